@@ -1,0 +1,207 @@
+"""The messages between the two planes, and how a link reaches them.
+
+The planes share one `SOCK_SEQPACKET` socket pair, the *link*. The supervisor makes it, hands one
+end to each plane over the plane's *leash*, and keeps no copy: so the death of either plane is an
+end of file for the other. One datagram on the link is one message, MessagePack, at most 64 KiB.
+
+Control is the master: it sends down, the data plane answers up. What comes up is parsed as if it
+were hostile, since it comes from the process that reads strangers' datagrams.
+
+Session keys travel down exactly once, inside `Install`; nothing ever sends one up.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Final
+
+import msgspec
+
+MAX_MESSAGE: Final = 65536  # bytes; far below the default SO_SNDBUF of 212,992
+ROUTES_A_BATCH: Final = 500  # an IPv6 prefix and a name of 63 take at most 120 bytes
+PEERS_A_REPORT: Final = 100
+
+Index = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Endpoint = tuple[str, Port]
+"""A numeric IPv4 or IPv6 address (never IPv4-mapped, never a name) and a UDP port."""
+
+
+class LinkError(Exception):
+    """A message that is not one of ours. The receiver drops the link, never itself."""
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """What one datagram on the link carries."""
+
+
+# Down: control -> data plane. Every message with `seq` is answered by one `Ack` of that number.
+
+
+class Install(Message, frozen=True):
+    """Make a session that can receive. It sends only after `Activate`.
+
+    `index` names it in the datagrams that come to us, `peer_index` in those we send.
+    """
+
+    seq: Count
+    index: Index
+    peer: Name
+    peer_index: Index
+    suite: str
+    receive_key: Key
+    send_key: Key
+    endpoint: Endpoint
+
+    def __repr__(self) -> str:
+        """Everything but the keys: a repr ends up in logs."""
+        return f"Install(seq={self.seq}, index={self.index:#010x}, peer={self.peer!r})"
+
+
+class Activate(Message, frozen=True):
+    """Send to this session's peer on this session from now on, beginning with an empty record."""
+
+    seq: Count
+    index: Index
+
+
+class Retire(Message, frozen=True):
+    """Destroy a session and its keys. Retiring an unknown one is no error."""
+
+    seq: Count
+    index: Index
+
+
+class Routes(Message, frozen=True):
+    """Part of a new route table: (prefix, peer) pairs. Nothing changes before `CommitRoutes`."""
+
+    entries: list[tuple[str, Name]]
+
+
+class CommitRoutes(Message, frozen=True):
+    """Swap in the table gathered since the last commit."""
+
+    seq: Count
+
+
+class Report(Message, frozen=True):
+    """Send the counters now, not at the next full second."""
+
+    seq: Count
+
+
+class Stop(Message, frozen=True):
+    """Send the last counters and exit."""
+
+
+Down = Install | Activate | Retire | Routes | CommitRoutes | Report | Stop
+
+
+# Up: data plane -> control.
+
+
+class LiveSession(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A session that the data plane still holds, told to a control plane that is new."""
+
+    index: Index
+    peer: Name
+
+
+class Ready(Message, frozen=True):
+    """First message on every link."""
+
+    pid: Count
+    sessions: list[LiveSession]
+
+
+class Ack(Message, frozen=True):
+    """The answer to one numbered message; `error` is one line, or nothing when all is well."""
+
+    seq: Count
+    error: str | None = None
+
+
+class PeerCounters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One peer's totals since the data plane started; packets and bytes as inside the tunnel."""
+
+    rx_packets: Count = 0
+    rx_bytes: Count = 0
+    rx_records: Count = 0
+    tx_packets: Count = 0
+    tx_bytes: Count = 0
+    tx_records: Count = 0
+    drops: dict[str, Count] = {}
+    heard: float | None = None
+    """CLOCK_BOOTTIME second of the last record that opened, or None."""
+
+
+class Counters(Message, frozen=True):
+    """Totals, each second: at most `PEERS_A_REPORT` peers a message.
+
+    `drops` are those that belong to no peer.
+    """
+
+    peers: dict[Name, PeerCounters]
+    drops: dict[str, Count]
+
+
+class Heard(Message, frozen=True):
+    """The first record of a session opened: the peer has the keys and its datagrams arrive."""
+
+    index: Index
+
+
+Up = Ready | Ack | Counters | Heard
+
+_encoder = msgspec.msgpack.Encoder()
+_down: msgspec.msgpack.Decoder[Down] = msgspec.msgpack.Decoder(Down)
+_up: msgspec.msgpack.Decoder[Up] = msgspec.msgpack.Decoder(Up)
+_MALFORMED = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+
+
+def encode(message: Down | Up) -> bytes:
+    """One message as one datagram. Raises LinkError when it is too long."""
+    data = _encoder.encode(message)
+    if len(data) > MAX_MESSAGE:
+        raise LinkError(f"{type(message).__name__} of {len(data)} bytes is over {MAX_MESSAGE}")
+    return data
+
+
+def decode_down(data: bytes) -> Down:
+    """Raise LinkError unless `data` is exactly one message of control."""
+    try:
+        return _down.decode(data)
+    except _MALFORMED as error:
+        raise LinkError(str(error)) from None
+
+
+def decode_up(data: bytes) -> Up:
+    """Raise LinkError unless `data` is exactly one message of the data plane."""
+    try:
+        return _up.decode(data)
+    except _MALFORMED as error:
+        raise LinkError(str(error)) from None
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends, for a link or a leash."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def hand_out(leash: socket.socket, end: socket.socket) -> None:
+    """Send one end of a link over a plane's leash (SCM_RIGHTS). The caller closes its copy."""
+    socket.send_fds(leash, [b"link"], [end.fileno()])
+
+
+def take(leash: socket.socket) -> socket.socket | None:
+    """Receive a link's end from the leash, or None when the supervisor is gone.
+
+    Raises BlockingIOError on a non-blocking leash with nothing to read.
+    """
+    data, fds, _flags, _address = socket.recv_fds(leash, 16, 1)
+    if not data or not fds:
+        return None
+    return socket.socket(fileno=fds[0])
