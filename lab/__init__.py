@@ -1,0 +1,22 @@
+"""The lab: two private networks, an untrusted network between them, and a gateway at each edge.
+
+Vocabulary (the same words in code, output and docs):
+
+topology  the nodes, networks and addresses of `compose.yaml`        topology.py
+node      one machine of the lab: host, gateway or router
+network   one segment that nodes are attached to: a site's, or a WAN
+engine    what the lab runs on: docker or netns                      engines/
+probe     a small program that runs inside a node, prints JSON       probes/
+check     one claim, proved, with its positive control               checks/
+
+How a lab comes up (`bringup.py`):
+
+  compose.yaml -> Topology -> routes (routing.py), seeds (seeds.py)
+                     |             |                 |
+                     '--> engine.create -> engine.seed -> engine.start -> both gateways established
+
+The lab never imports `gateway`: it reaches the product as a user does, by its commands, else it
+would test the gateway with the gateway's own code.
+"""
+
+__version__ = "0.1.0"
