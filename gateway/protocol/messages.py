@@ -1,0 +1,156 @@
+"""The control messages: what they are, and how one becomes bytes on the TLS connection and back.
+
+    0        4
+    | length | JSON object, UTF-8, `length` bytes (big-endian, 2 to 65,536)
+
+Every value has exactly one encoding: fields in the order below, no space, bytes in base64. The
+decoder encodes again and compares. So unknown fields, duplicate keys, NaN and second spellings are
+refused, and what two sides hashed is what both of them read.
+
+Who may send what when stands in `handshake.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+
+VERSION: Final = 1
+MAX_LENGTH: Final = 65_536  # bytes of JSON; a hello is below 3,000
+PREFIX: Final = 4  # bytes of length before them
+
+X25519_LENGTH: Final = 32  # RFC 7748, section 5
+MLKEM_KEY_LENGTH: Final = 1184  # FIPS 203, table 3: ML-KEM-768 encapsulation key
+MLKEM_CIPHERTEXT_LENGTH: Final = 1088  # FIPS 203, table 3
+MAC_LENGTH: Final = 32  # HMAC-SHA256
+
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}\Z"
+
+Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
+SuiteName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,40}\Z")]
+Index = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Version = Annotated[int, msgspec.Meta(ge=1, le=255)]
+Token = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
+X25519Key = Annotated[bytes, msgspec.Meta(min_length=X25519_LENGTH, max_length=X25519_LENGTH)]
+MlkemKey = Annotated[bytes, msgspec.Meta(min_length=MLKEM_KEY_LENGTH, max_length=MLKEM_KEY_LENGTH)]
+MlkemCiphertext = Annotated[
+    bytes, msgspec.Meta(min_length=MLKEM_CIPHERTEXT_LENGTH, max_length=MLKEM_CIPHERTEXT_LENGTH)
+]
+Mac = Annotated[bytes, msgspec.Meta(min_length=MAC_LENGTH, max_length=MAC_LENGTH)]
+Text = Annotated[str, msgspec.Meta(max_length=300)]
+Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z-]{1,40}\Z")]
+
+
+class MalformedError(Exception):
+    """The peer sent what is no message. Its text is safe to log."""
+
+
+class Message(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag=str.lower
+):
+    """One frame of the control channel."""
+
+
+class Hello(Message, frozen=True):
+    """Initiator: who I am, what I can do, my halves of the key exchange, where my datagrams go."""
+
+    versions: Annotated[list[Version], msgspec.Meta(min_length=1, max_length=16)]
+    name: Name
+    suites: Annotated[list[SuiteName], msgspec.Meta(min_length=1, max_length=16)]
+    x25519: X25519Key
+    mlkem: MlkemKey
+    index: Index
+    port: Port
+
+
+class Welcome(Message, frozen=True):
+    """Responder: the version and suite chosen, my halves of the key exchange."""
+
+    version: Version
+    name: Name
+    suite: SuiteName
+    x25519: X25519Key
+    mlkem: MlkemCiphertext
+    index: Index
+    port: Port
+
+
+class Reject(Message, frozen=True):
+    """Responder, or initiator: no, and why. The connection closes."""
+
+    code: Code
+    message: Text
+
+
+class Confirm(Message, frozen=True):
+    """Initiator: proof that I derived the same keys from the same transcript; I can receive."""
+
+    mac: Mac
+
+
+class Ready(Message, frozen=True):
+    """Responder: the same proof. Both sides send data from here on."""
+
+    mac: Mac
+
+
+class Disconnect(Message, frozen=True):
+    """Either: the session ends now; destroy its keys."""
+
+    reason: Text
+
+
+class Ping(Message, frozen=True):
+    """Either: is the control channel alive?"""
+
+    token: Token
+
+
+class Pong(Message, frozen=True):
+    """The answer, with the ping's own token."""
+
+    token: Token
+
+
+AnyMessage = Hello | Welcome | Reject | Confirm | Ready | Disconnect | Ping | Pong
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """Length prefix and JSON: the bytes as sent, and as hashed into the transcript."""
+    body = _encoder.encode(message)
+    return len(body).to_bytes(PREFIX, "big") + body
+
+
+def body_length(prefix: bytes) -> int:
+    """How many bytes of JSON follow these four. Raises MalformedError out of bounds."""
+    length = int.from_bytes(prefix, "big")
+    if not 2 <= length <= MAX_LENGTH:
+        raise MalformedError(f"a frame of {length} bytes (2 to {MAX_LENGTH} are allowed)")
+    return length
+
+
+def decode(frame: bytes) -> AnyMessage:
+    """The message of a whole frame, prefix included.
+
+    Raises MalformedError when it is not the one encoding of one of the messages above.
+    """
+    if len(frame) < PREFIX or body_length(frame[:PREFIX]) != len(frame) - PREFIX:
+        raise MalformedError("the length prefix and the frame disagree")
+    try:
+        message = _decoder.decode(frame[PREFIX:])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        # msgspec's texts name types and paths and repeat only short pieces of the input.
+        raise MalformedError(printable(str(error))) from None
+    if encode(message) != frame:
+        raise MalformedError("a second spelling of a message (see docs/protocol.md, Encoding)")
+    return message
+
+
+def printable(text: str, limit: int = 300) -> str:
+    """A stranger's text, safe for one line of a log."""
+    return "".join(c if c.isprintable() else "?" for c in text[:limit])
