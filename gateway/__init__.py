@@ -21,8 +21,8 @@ The data's way, and the process that owns each step:
 
   supervisor.py opens the devices and sockets, starts both, restarts whichever dies.
 
-Imports point one way: cli -> supervisor, control, dataplane -> protocol. The two planes meet only in
-the messages of `link.py`. `protocol/` is pure: no socket, no clock, no thread.
+Imports point one way: cli -> supervisor, control, dataplane -> protocol. The two planes meet only
+in the messages of `link.py`. `protocol/` is pure: no socket, no clock, no thread.
 """
 
 __version__ = "0.1.0"

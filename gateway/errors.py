@@ -19,7 +19,7 @@ class GatewayError(Exception):
 class ConfigError(GatewayError):
     """A mistake in a file that a person wrote, named by file and key.
 
-    `key` is the dotted path inside the file (`peers.gw-b.prefixes[1]`), or empty for the file itself.
+    `key` is the dotted path inside the file (`peers.gw-b.prefixes[1]`); empty: the file itself.
     """
 
     def __init__(self, file: Path | str, key: str, message: str) -> None:

@@ -13,7 +13,7 @@ Session keys travel down exactly once, inside `Install`; nothing ever sends one 
 from __future__ import annotations
 
 import socket
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -196,12 +196,25 @@ def hand_out(leash: socket.socket, end: socket.socket) -> None:
     socket.send_fds(leash, [b"link"], [end.fileno()])
 
 
-def take(leash: socket.socket) -> socket.socket | None:
-    """Receive a link's end from the leash, or None when the supervisor is gone.
+def order_stop(leash: socket.socket) -> None:
+    """Ask the plane at the other end to say its goodbyes and exit."""
+    leash.send(b"stop")
+
+
+def receive_order(leash: socket.socket) -> tuple[Literal["link", "stop", "gone"], socket.socket | None]:
+    """What the supervisor wants: a new link's end is here, stop cleanly, or it is gone.
 
     Raises BlockingIOError on a non-blocking leash with nothing to read.
     """
     data, fds, _flags, _address = socket.recv_fds(leash, 16, 1)
-    if not data or not fds:
-        return None
-    return socket.socket(fileno=fds[0])
+    if fds:
+        return "link", socket.socket(fileno=fds[0])
+    return ("stop", None) if data == b"stop" else ("gone", None)
+
+
+def take(leash: socket.socket) -> socket.socket | None:
+    """Receive a link's end from the leash, or None when it is time to exit.
+
+    Raises BlockingIOError on a non-blocking leash with nothing to read.
+    """
+    return receive_order(leash)[1]

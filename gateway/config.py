@@ -1,0 +1,407 @@
+"""`gateway.toml` -> frozen structs. Every mistake is named by file and key.
+
+Here: what the file may say, and what must hold between its parts. Not here: whether the kernel
+agrees (supervisor.py), and what the certificates say (identity.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from gateway.errors import ConfigError, GatewayError
+from gateway.identity import Fingerprint, check_name
+from gateway.protocol.suites import SUITES
+
+DEFAULT_PATH: Final = Path("/etc/gateway/gateway.toml")
+DEFAULT_PORT: Final = 55555  # the report's own
+IFNAMSIZ: Final = 15  # characters; linux/if.h, less the closing zero
+
+Network = IPv4Network | IPv6Network
+Interface = IPv4Interface | IPv6Interface
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where to dial: a numeric address or a name, and a TCP port."""
+
+    host: str
+    port: int
+
+    @property
+    def numeric(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        """The address, or None for a name."""
+        try:
+            return ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class IdentityFiles(msgspec.Struct, frozen=True):
+    """The files that say who we are and whom we trust."""
+
+    certificate: Path
+    key: Path
+    ca: Path | None
+
+
+class Listen(msgspec.Struct, frozen=True):
+    """Where datagrams and connections arrive."""
+
+    address: str
+    port: int
+    accept: bool
+
+    def __str__(self) -> str:
+        return str(Address(self.address, self.port))
+
+
+class Tun(msgspec.Struct, frozen=True):
+    """The device that frames come from and go to."""
+
+    name: str
+    addresses: tuple[Interface, ...]
+    mtu: int
+    persist: bool
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """A remote gateway. `connect` is None where it dials us."""
+
+    name: str
+    connect: Address | None
+    prefixes: tuple[Network, ...]
+    suites: tuple[str, ...]
+    certificate: Path | None
+    fingerprint: Fingerprint | None
+
+
+class Config(msgspec.Struct, frozen=True):
+    """A whole file, checked."""
+
+    path: Path
+    name: str
+    identity: IdentityFiles
+    listen: Listen
+    tun: Tun
+    peers: dict[str, Peer]
+
+
+# The file's own shape. Texts are parsed below, so that each mistake gets a sentence of its own.
+
+
+class _Identity(msgspec.Struct, forbid_unknown_fields=True):
+    certificate: str
+    key: str
+    ca: str | None = None
+
+
+class _Listen(msgspec.Struct, forbid_unknown_fields=True):
+    address: str = "::"
+    port: int = DEFAULT_PORT
+    accept: bool = True
+
+
+class _Tun(msgspec.Struct, forbid_unknown_fields=True):
+    addresses: list[str]
+    name: str = "tun0"
+    mtu: int = 1500
+    persist: bool = True
+
+
+class _Peer(msgspec.Struct, forbid_unknown_fields=True):
+    prefixes: list[str]
+    connect: str | None = None
+    suites: list[str] = msgspec.field(default_factory=lambda: list(SUITES))
+    certificate: str | None = None
+    fingerprint: str | None = None
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    identity: dict[str, Any]
+    tun: dict[str, Any]
+    listen: dict[str, Any] = {}
+    peers: dict[str, dict[str, Any]] = {}
+
+
+_T = TypeVar("_T")
+
+
+def load(path: Path) -> Config:
+    """Read and check a file. Raises ConfigError: one line that names file and key."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(path, "", "no such file; give its path with -c") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, "", f"cannot be read: {_reason(error)}") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Config:
+    """Check a file's text. `path` names it in errors, and its folder is where its paths start."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(path, "", f"not TOML: {error}") from None
+    return _Reader(path).config(table)
+
+
+class _Reader:
+    """Turns tables into structs; knows the file, so that it can name it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def config(self, table: dict[str, Any]) -> Config:
+        file = self._convert(table, _File, "")
+        name = self._name(file.name, "name")
+        identity = self._convert(file.identity, _Identity, "identity")
+        peers = {
+            key: self._peer(self._name(key, f"peers.{key}"), value)
+            for key, value in file.peers.items()
+        }
+        config = Config(
+            path=self._path,
+            name=name,
+            identity=IdentityFiles(
+                certificate=self._file(identity.certificate, "identity.certificate"),
+                key=self._file(identity.key, "identity.key"),
+                ca=self._file(identity.ca, "identity.ca") if identity.ca is not None else None,
+            ),
+            listen=self._listen(file.listen),
+            tun=self._tun(file.tun),
+            peers=peers,
+        )
+        self._together(config)
+        return config
+
+    def _listen(self, table: dict[str, Any]) -> Listen:
+        listen = self._convert(table, _Listen, "listen")
+        try:
+            ipaddress.ip_address(listen.address)
+        except ValueError:
+            raise self._error(
+                "listen.address",
+                f"{listen.address!r} is not an IP address; write 0.0.0.0, :: or one of this machine",
+            ) from None
+        if not 1 <= listen.port <= 65535:
+            raise self._error("listen.port", f"{listen.port} is not a port (1 to 65535)")
+        return Listen(listen.address, listen.port, listen.accept)
+
+    def _tun(self, table: dict[str, Any]) -> Tun:
+        tun = self._convert(table, _Tun, "tun")
+        if not re.fullmatch(rf"[A-Za-z0-9_.-]{{1,{IFNAMSIZ}}}", tun.name) or tun.name in {".", ".."}:
+            raise self._error(
+                "tun.name", f"{tun.name!r} is no interface name (1 to {IFNAMSIZ} of A-Z a-z 0-9 _ . -)"
+            )
+        # 1280: what IPv6 needs (RFC 8200, section 5). 65,000: a frame must fit one record.
+        if not 1280 <= tun.mtu <= 65_000:
+            raise self._error("tun.mtu", f"{tun.mtu} is out of bounds (1280 to 65000)")
+        if not tun.addresses:
+            raise self._error("tun.addresses", "is empty; give the tunnel at least one address")
+        addresses = tuple(
+            self._interface(text, f"tun.addresses[{i}]") for i, text in enumerate(tun.addresses)
+        )
+        self._unique(addresses, "tun.addresses")
+        return Tun(tun.name, addresses, tun.mtu, tun.persist)
+
+    def _peer(self, name: str, table: dict[str, Any]) -> Peer:
+        key = f"peers.{name}"
+        peer = self._convert(table, _Peer, key)
+        prefixes = tuple(
+            self._network(text, f"{key}.prefixes[{i}]") for i, text in enumerate(peer.prefixes)
+        )
+        if not prefixes:
+            raise self._error(f"{key}.prefixes", "is empty; say which addresses are behind this peer")
+        for i, suite in enumerate(peer.suites):
+            if suite not in SUITES:
+                raise self._error(
+                    f"{key}.suites[{i}]", f"unknown suite {suite!r}; known: {', '.join(SUITES)}"
+                )
+        if not peer.suites:
+            raise self._error(f"{key}.suites", f"is empty; known: {', '.join(SUITES)}")
+        self._unique(peer.suites, f"{key}.suites")
+        if peer.certificate is not None and peer.fingerprint is not None:
+            raise self._error(f"{key}.fingerprint", "pin by certificate or by fingerprint, not both")
+        if peer.fingerprint is not None and peer.connect is None:
+            raise self._error(
+                f"{key}.fingerprint",
+                "works only where we dial (TLS never shows a listener an untrusted certificate);"
+                " pin with `certificate` instead",
+            )
+        return Peer(
+            name=name,
+            connect=self._address(peer.connect, f"{key}.connect") if peer.connect is not None else None,
+            prefixes=prefixes,
+            suites=tuple(peer.suites),
+            certificate=self._file(peer.certificate, f"{key}.certificate")
+            if peer.certificate is not None
+            else None,
+            fingerprint=self._fingerprint(peer.fingerprint, f"{key}.fingerprint")
+            if peer.fingerprint is not None
+            else None,
+        )
+
+    def _together(self, config: Config) -> None:
+        """What no key can be blamed for alone."""
+        if config.name in config.peers:
+            raise self._error(f"peers.{config.name}", "is this gateway's own name")
+        if config.identity.ca is None:
+            for peer in config.peers.values():
+                if peer.certificate is None and peer.fingerprint is None:
+                    raise self._error(
+                        "identity.ca",
+                        f"is missing, and peers.{peer.name} is not pinned;"
+                        " name the CA's certificate, or pin the peer",
+                    )
+        self._disjoint_routes(config)
+        for peer in config.peers.values():
+            self._endpoint_outside_tunnel(peer, config)
+
+    def _disjoint_routes(self, config: Config) -> None:
+        """A destination belongs to one peer, and never to ourselves."""
+        seen: list[tuple[Network, str]] = []
+        for peer in config.peers.values():
+            for i, prefix in enumerate(peer.prefixes):
+                key = f"peers.{peer.name}.prefixes[{i}]"
+                for other, owner in seen:
+                    if prefix.version == other.version and prefix.overlaps(other):
+                        raise self._error(
+                            key, f"{prefix} overlaps {other} of {owner}; a destination has one peer"
+                        )
+                for own in config.tun.addresses:
+                    if own.ip in prefix:
+                        raise self._error(
+                            key, f"{prefix} covers {own.ip}, our own address in tun.addresses"
+                        )
+                seen.append((prefix, key))
+
+    def _endpoint_outside_tunnel(self, peer: Peer, config: Config) -> None:
+        """A tunnel whose own datagrams are routed into it is a loop."""
+        if peer.connect is None:
+            return
+        key = f"peers.{peer.name}.connect"
+        address = peer.connect.numeric
+        if address is None:
+            return
+        for other in config.peers.values():
+            for prefix in other.prefixes:
+                if address in prefix:
+                    raise self._error(
+                        key, f"{address} is inside {prefix}, which is routed into the tunnel"
+                    )
+        if address.version == 6 and ipaddress.ip_address(config.listen.address).version == 4:
+            raise self._error(key, "is IPv6, but listen.address is IPv4; listen on ::")
+
+    # One text each.
+
+    def _name(self, text: str, key: str) -> str:
+        try:
+            return check_name(text)
+        except GatewayError as error:
+            raise self._error(key, str(error)) from None
+
+    def _file(self, text: str, key: str) -> Path:
+        path = self._path.parent / text
+        if not path.is_file():
+            raise self._error(key, f"no such file: {path}; make one with `gateway pki`")
+        return path
+
+    def _address(self, text: str, key: str) -> Address:
+        match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d{1,5}))?", text)
+        if match is None:
+            raise self._error(
+                key, f"{text!r} is no address; write 203.0.113.2:55555, [2001:db8::2]:55555 or name:port"
+            )
+        host, port = match[1] or match[2], int(match[3] or DEFAULT_PORT)
+        if not 1 <= port <= 65535:
+            raise self._error(key, f"{port} is not a port (1 to 65535)")
+        address = Address(host, port)
+        looks_numeric = match[1] is not None or re.fullmatch(r"[0-9.]+", host)
+        if address.numeric is None and (
+            looks_numeric or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host)
+        ):
+            raise self._error(key, f"{host!r} is neither an IP address nor a host name")
+        return address
+
+    def _network(self, text: str, key: str) -> Network:
+        try:
+            return ipaddress.ip_network(text)
+        except ValueError:
+            pass
+        try:
+            meant = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise self._error(key, f"{text!r} is no prefix; write it like 10.10.9.0/24") from None
+        raise self._error(key, f"{text!r} has host bits set; write {meant}")
+
+    def _interface(self, text: str, key: str) -> Interface:
+        try:
+            return ipaddress.ip_interface(text)
+        except ValueError:
+            raise self._error(
+                key, f"{text!r} is no address with a prefix; write it like 10.0.4.1/24"
+            ) from None
+
+    def _fingerprint(self, text: str, key: str) -> Fingerprint:
+        try:
+            return Fingerprint.parse(text)
+        except GatewayError as error:
+            raise self._error(key, str(error)) from None
+
+    def _unique(self, values: tuple[object, ...] | list[str], key: str) -> None:
+        for i, value in enumerate(values):
+            if value in values[:i]:
+                raise self._error(f"{key}[{i}]", f"{value} stands there twice")
+
+    def _convert(self, table: dict[str, Any], kind: type[_T], key: str) -> _T:
+        """Shape and types of one table, with the key's full path in each error."""
+        known = [field.name for field in msgspec.structs.fields(kind)]
+        for unknown in table.keys() - set(known):
+            near = difflib.get_close_matches(unknown, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise self._error(_join(key, unknown), f"unknown key; {hint}")
+        try:
+            return msgspec.convert(table, kind)
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at `$")
+            missing = re.fullmatch(r"Object missing required field `(.+)`", what)
+            if missing:
+                raise self._error(_join(key, missing[1]), "is missing") from None
+            raise self._error(
+                _join(key, where.rstrip("`").lstrip(".")), _plain(what)
+            ) from None
+
+    def _error(self, key: str, message: str) -> ConfigError:
+        return ConfigError(self._path, key, message)
+
+
+def _join(table: str, key: str) -> str:
+    return f"{table}.{key}" if table and key else table or key
+
+
+_PLAIN = {"str": "a text", "int": "a whole number", "bool": "true or false", "array": "a list"}
+
+
+def _plain(what: str) -> str:
+    """msgspec's "Expected `int`, got `str`" in the words of the file."""
+    match = re.fullmatch(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`", what)
+    if match is None:
+        return what
+    expected = _PLAIN.get(match[1], "a table" if match[1] == "object" else match[1])
+    return f"must be {expected}, not {_PLAIN.get(match[2], match[2])}"
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8"

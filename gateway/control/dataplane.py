@@ -1,0 +1,200 @@
+"""The data plane as control sees it: requests down, acknowledgements and counters up.
+
+A link comes from the supervisor over the leash, and a new one after each death of the data plane.
+What comes up is hostile until parsed. A request fails with DataPlaneError when the link dies, when
+the data plane refuses, or when no answer comes in time; keys are forgotten with the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from gateway import link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+log = logging.getLogger(__name__)
+
+ANSWER_WITHIN: Final = 5.0  # seconds; the data plane drains its packets in milliseconds
+
+
+class DataPlaneError(Exception):
+    """A request that the data plane did not carry out."""
+
+
+class _Numbered(Protocol):
+    @property
+    def seq(self) -> int: ...
+
+
+class DataPlane:
+    """The control plane's end of the link."""
+
+    def __init__(
+        self, *, ready: Callable[[link.Ready], None], heard: Callable[[int], None]
+    ) -> None:
+        """`ready` is called for each new data plane or link, `heard` for a session's first record."""
+        self._on_ready = ready
+        self._on_heard = heard
+        self._link: socket.socket | None = None
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._unsent: deque[bytes] = deque()
+        self.pid: int | None = None
+        self.counters: dict[str, link.PeerCounters] = {}
+        self.drops: dict[str, int] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether a data plane answered on the link that we have."""
+        return self.pid is not None
+
+    def attach(self, end: socket.socket) -> None:
+        """Use a new link; whatever waited on the old one fails."""
+        self._detach("the data plane was restarted")
+        end.setblocking(False)
+        self._link = end
+        asyncio.get_running_loop().add_reader(end, self._readable)
+
+    def close(self) -> None:
+        """Let the link go."""
+        self._detach("the control plane stops")
+
+    async def install(
+        self, *, index: int, peer: str, peer_index: int, suite: str,
+        receive_key: bytes, send_key: bytes, endpoint: link.Endpoint,
+    ) -> None:
+        """Give a session and its keys. It can receive when this returns."""
+        await self._request(
+            lambda seq: link.Install(
+                seq=seq, index=index, peer=peer, peer_index=peer_index, suite=suite,
+                receive_key=receive_key, send_key=send_key, endpoint=endpoint,
+            )
+        )
+
+    async def activate(self, index: int) -> None:
+        """Send on this session from now on."""
+        await self._request(lambda seq: link.Activate(seq=seq, index=index))
+
+    async def retire(self, index: int) -> None:
+        """Destroy a session. A data plane that is gone has destroyed it."""
+        with contextlib.suppress(DataPlaneError):
+            await self._request(lambda seq: link.Retire(seq=seq, index=index))
+
+    async def set_routes(self, entries: Iterable[tuple[str, str]]) -> None:
+        """Replace the whole table of (prefix, peer)."""
+        table = list(entries)
+        for start in range(0, len(table), link.ROUTES_A_BATCH):
+            self._send(link.Routes(entries=table[start : start + link.ROUTES_A_BATCH]))
+        await self._request(lambda seq: link.CommitRoutes(seq=seq))
+
+    async def report(self) -> None:
+        """Bring `counters` and `drops` up to this moment."""
+        await self._request(lambda seq: link.Report(seq=seq))
+
+    def stop(self) -> None:
+        """Ask it to send its last counters and exit."""
+        with contextlib.suppress(DataPlaneError):
+            self._send(link.Stop())
+
+    async def _request(self, build: Callable[[int], link.Down]) -> None:
+        seq = next(self._numbers)
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting[seq] = answer
+        try:
+            self._send(build(seq))
+            async with asyncio.timeout(ANSWER_WITHIN):
+                await answer
+        except TimeoutError:
+            raise DataPlaneError(f"no answer within {ANSWER_WITHIN:.0f} s") from None
+        finally:
+            self._waiting.pop(seq, None)
+
+    def _send(self, message: link.Down) -> None:
+        if self._link is None:
+            raise DataPlaneError("there is no data plane now")
+        self._unsent.append(link.encode(message))
+        self._flush()
+
+    def _flush(self) -> None:
+        end = self._link
+        while end is not None and self._unsent:
+            try:
+                end.send(self._unsent[0])
+            except BlockingIOError:
+                asyncio.get_running_loop().add_writer(end, self._flush)
+                return
+            except OSError:
+                self._detach("the data plane is gone")
+                return
+            self._unsent.popleft()
+        if end is not None:
+            asyncio.get_running_loop().remove_writer(end)
+
+    def _readable(self) -> None:
+        # A bounded drain: a data plane that never stops talking must not keep us from our timers.
+        for _ in range(64):
+            if self._link is None:
+                return
+            try:
+                data = self._link.recv(link.MAX_MESSAGE + 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._detach("the data plane is gone")
+                return
+            try:
+                self._take(link.decode_up(data))
+            except link.LinkError as error:
+                log.error("the data plane sent no message of ours (%s); link dropped", error)
+                self._detach("the data plane misbehaved")
+
+    def _take(self, message: link.Up) -> None:
+        match message:
+            case link.Ready():
+                self.pid = message.pid
+                self._on_ready(message)
+            case link.Ack():
+                answer = self._waiting.pop(message.seq, None)
+                if answer is None or answer.done():
+                    return
+                if message.error is None:
+                    answer.set_result(None)
+                else:
+                    answer.set_exception(DataPlaneError(message.error))
+            case link.Counters():
+                self.counters.update(message.peers)
+                self.drops = message.drops
+            case link.Heard():
+                self._on_heard(message.index)
+
+    def _detach(self, why: str) -> None:
+        end, self._link, self.pid = self._link, None, None
+        self._unsent.clear()
+        if end is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(end)
+            loop.remove_writer(end)
+            end.close()
+        waiting, self._waiting = self._waiting, {}
+        for answer in waiting.values():
+            if not answer.done():
+                answer.set_exception(DataPlaneError(why))
+        self.counters = {}
+        self.drops = {}
+
+
+def as_json(counters: link.PeerCounters) -> dict[str, object]:
+    """One peer's counters as `status` shows them."""
+    return dict(msgspec.structs.asdict(counters))
