@@ -8,8 +8,8 @@ A lab comes up in this order (`lab/bringup.py`); every step is idempotent: `up` 
                       gateway's process runs too. Called for all nodes in parallel.
 
 The only state is what runs, found by its exact name and label: an engine object made afresh
-(after the controller was killed, say) sees the same lab. An engine raises `EngineError`, and emits an
-`Event` for every step that a person may want to watch.
+(after the controller was killed, say) sees the same lab. An engine raises `EngineError`, and emits
+an `Event` for every step that a person may want to watch.
 
 Two ways into a node: plain, as a person would (`lab exec`), and with `rights=True`, with NET_ADMIN
 and NET_RAW on the node's network whatever the node itself may do (on Docker: a sidecar in its
@@ -249,8 +249,8 @@ class Engine(ABC):
     def seed(self, node: str, files: Mapping[str, bytes]) -> None:
         """Put files beside each other into the gateway's config folder, replacing what is there.
 
-        Names ending in `.key` get mode 0600, others 0644; all owned by root. Works before the node
-        has ever run. The gateway's config is the file `gateway.toml` of these.
+        Certificates (`.crt`) get mode 0644, all else 0600; all owned by root. Works before the
+        node has ever run. The gateway's config is the file `gateway.toml` of these.
         """
 
     @abstractmethod

@@ -1,0 +1,192 @@
+"""What stands inside a network namespace: links, addresses, routes, sysctls, offloads.
+
+Every function is called on a thread that is in the namespace (`namespaces.inside`), compares with
+what is there, and adds what is missing: running it again is the repair.
+
+Not here: which namespaces there are (`netns.py`), which routes a node needs (`lab/routing.py`).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from lab.engines import namespaces
+from lab.errors import EngineError
+from lab.topology import Node, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lab.routing import Route
+
+BRIDGE: Final = "br0"
+_IFA_F_NODAD: Final = 0x02  # linux/if_addr.h: an address is usable at once
+_FAMILIES: Final = {4: 2, 6: 10}  # AF_INET, AF_INET6
+_BLACKHOLE: Final = 6  # RTN_BLACKHOLE, linux/rtnetlink.h
+_PROTO_STATIC: Final = 4  # RTPROT_STATIC: set by an administrator
+_WIRE: Final = ("tx-udp-segmentation", "off", "tso", "off", "gro", "on")
+"""The WAN carries real datagrams: cut by the sender, joined by the receiver as a network card does.
+
+With TSO on, veth skips GRO, and superpackets cross the wire whole, as no wire carries them.
+"""
+
+
+def sysctls(role: Role) -> Mapping[str, str]:
+    """Return every sysctl that a node relies on, off as well as on: namespaces inherit some."""
+    forward = "0" if role is Role.HOST else "1"
+    values = {
+        "ipv4/ip_forward": forward,  # first: writing it resets send_redirects
+        "ipv6/conf/all/forwarding": forward,
+    }
+    for scope in ("all", "default"):
+        values |= {
+            f"ipv4/conf/{scope}/rp_filter": "0",  # it would drop what comes out of the tunnel
+            f"ipv4/conf/{scope}/send_redirects": "0",
+            f"ipv4/conf/{scope}/accept_redirects": "0",
+            f"ipv6/conf/{scope}/disable_ipv6": "0",
+            f"ipv6/conf/{scope}/accept_dad": "0",
+            f"ipv6/conf/{scope}/accept_ra": "0",
+            f"ipv6/conf/{scope}/accept_redirects": "0",
+            f"ipv6/conf/{scope}/autoconf": "0",
+        }
+    return values
+
+
+def wire_switch(ports: Iterable[str]) -> None:
+    """Be the switch of one network: a bridge, and the ports that are there attached to it.
+
+    No address, no IPv6, no filter: it only carries frames.
+    """
+    _write_sysctls(
+        {
+            "ipv4/ip_forward": "0",
+            "ipv6/conf/all/disable_ipv6": "1",
+            "ipv6/conf/default/disable_ipv6": "1",
+        }
+    )
+    for name in ("iptables", "ip6tables", "arptables"):  # there only with br_netfilter
+        with suppress(FileNotFoundError):
+            Path(f"/proc/sys/net/bridge/bridge-nf-call-{name}").write_text("0")
+    with IPRoute() as netlink:
+        links = _links(netlink)
+        if BRIDGE not in links:
+            # Ports forward at once, and multicast (IPv6 neighbours ask by it) goes everywhere.
+            netlink.link("add", ifname=BRIDGE, kind="bridge", br_stp_state=0, br_mcast_snooping=0)
+            links = _links(netlink)
+        netlink.link("set", index=links[BRIDGE]["index"], state="up")
+        for port in ports:
+            if port in links:
+                netlink.link(
+                    "set", index=links[port]["index"], master=links[BRIDGE]["index"], state="up"
+                )
+
+
+def wire_node(node: Node, switches: Mapping[str, str], routes: Iterable[Route]) -> None:
+    """Give a node its links, addresses and routes. `switches`: namespace by network."""
+    _write_sysctls(sysctls(node.role))
+    with IPRoute() as netlink:
+        links = _links(netlink)
+        netlink.link("set", index=links["lo"]["index"], state="up")
+        for port in node.ports:
+            link = links.get(port.interface)
+            if link is None:
+                _connect(netlink, node, port.interface, switches[port.network])
+                link = _links(netlink)[port.interface]
+            index = link["index"]
+            held = {
+                (a.get_attr("IFA_ADDRESS"), a["prefixlen"]) for a in netlink.get_addr(index=index)
+            }
+            for address in port.addresses:
+                if (str(address.ip), address.network.prefixlen) not in held:
+                    netlink.addr(
+                        "add",
+                        index=index,
+                        address=str(address.ip),
+                        prefixlen=address.network.prefixlen,
+                        flags=_IFA_F_NODAD if address.version == 6 else 0,
+                    )
+            netlink.link("set", index=index, state="up")
+            if node.role is Role.GATEWAY and port.network != node.site:
+                _make_wire(port.interface)
+        for route in routes:
+            _set_route(netlink, node, route)
+
+
+def _connect(netlink: Any, node: Node, interface: str, switch: str) -> None:
+    """Lay the cable: one end here, the other in the switch, called after the node."""
+    descriptor = os.open(namespaces.NAMES / switch, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        netlink.link(
+            "add",
+            ifname=interface,
+            kind="veth",
+            address=_hardware_address(node.name, interface),
+            peer={"ifname": node.name, "net_ns_fd": descriptor},
+        )
+    finally:
+        os.close(descriptor)
+
+
+def _hardware_address(node: str, interface: str) -> str:
+    """Return the card's address, the same whenever the node is made anew, as of a real machine.
+
+    Else its neighbours would go on sending to the card that is gone.
+    """
+    digest = hashlib.sha256(f"{node}/{interface}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))  # 0x02: locally administered
+
+
+def _set_route(netlink: Any, node: Node, route: Route) -> None:
+    words: dict[str, Any] = {
+        "dst": str(route.destination),
+        "family": _FAMILIES[route.destination.version],
+        "proto": _PROTO_STATIC,
+    }
+    if route.via is None:
+        words["type"] = _BLACKHOLE
+    else:
+        words["gateway"] = str(route.via)
+    if route.metric is not None:
+        words["priority"] = route.metric
+    try:
+        netlink.route("replace", **words)
+    except NetlinkError as error:
+        reason = os.strerror(error.code)
+        raise EngineError(f"{node.name}: route {' '.join(route.arguments())}: {reason}") from None
+
+
+def _make_wire(interface: str) -> None:
+    """Set the offloads of a WAN link; a kernel that lacks one keeps its own."""
+    try:
+        done = subprocess.run(
+            ["ethtool", "-K", interface, *_WIRE], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise EngineError("ethtool is missing; run `make setup`") from None
+    if done.returncode != 0:
+        raise EngineError(f"ethtool -K {interface}: {done.stderr.strip()}")
+
+
+def _links(netlink: Any) -> dict[str, Any]:
+    return {link.get("ifname"): link for link in netlink.get_links()}
+
+
+def _write_sysctls(values: Mapping[str, str]) -> None:
+    for name, value in values.items():
+        try:
+            Path("/proc/sys/net", name).write_text(value)
+        except OSError as error:
+            if error.errno == errno.ENOENT and name.startswith("ipv6"):
+                raise EngineError(
+                    "this kernel has no IPv6; load it or boot without ipv6.disable=1"
+                ) from None
+            raise EngineError(f"sysctl net/{name}={value}: {error.strerror}") from None
