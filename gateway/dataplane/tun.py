@@ -1,0 +1,141 @@
+"""The TUN: how the supervisor opens it, how the data plane reads and writes it, and a fake.
+
+One read or write is one frame: a virtio-net header of 10 bytes (little-endian, whatever the
+machine) and an IP packet. What is in the header is `offload.py`'s business.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+from gateway.errors import GatewayError
+from gateway.protocol.wire import VNET_HEADER_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.protocol.wire import Buffer
+
+# linux/if_tun.h
+_TUNSETIFF: Final = 0x400454CA
+_TUNSETPERSIST: Final = 0x400454CB
+_TUNSETOWNER: Final = 0x400454CC
+_TUNSETOFFLOAD: Final = 0x400454D0
+_TUNSETVNETHDRSZ: Final = 0x400454D8
+_TUNSETVNETLE: Final = 0x400454DC
+_IFF_TUN: Final = 0x0001
+_IFF_NO_PI: Final = 0x1000
+_IFF_VNET_HDR: Final = 0x4000
+_DEVICE: Final = "/dev/net/tun"
+_NAME_SIZE: Final = 16  # IFNAMSIZ, with the final zero
+
+
+class Tun(Protocol):
+    """What the data plane needs of a TUN. Both calls raise OSError, BlockingIOError among them."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+
+    def read(self, into: Sequence[Buffer]) -> int:
+        """Read one frame; its length."""
+
+    def write(self, frame: Buffer) -> int:
+        """Write one frame."""
+
+
+class TunDevice:
+    """A TUN behind a non-blocking descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        os.set_blocking(fd, False)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._fd
+
+    def read(self, into: Sequence[Buffer]) -> int:
+        """Read one frame; its length."""
+        return os.readv(self._fd, into)
+
+    def write(self, frame: Buffer) -> int:
+        """Write one frame."""
+        return os.write(self._fd, frame)
+
+
+class FakeTun:
+    """A TUN in memory: reads take from `to_read`, writes go to `written` or raise `failure`."""
+
+    def __init__(self) -> None:
+        self.to_read: deque[bytes] = deque()
+        self.written: list[bytes] = []
+        self.failure: OSError | None = None
+
+    def fileno(self) -> int:
+        """Return no descriptor: nothing waits on a fake."""
+        return -1
+
+    def read(self, into: Sequence[Buffer]) -> int:
+        """Read one frame; its length."""
+        if not self.to_read:
+            raise BlockingIOError(errno.EAGAIN, "nothing to read")
+        frame = self.to_read.popleft()
+        memoryview(into[0])[: len(frame)] = frame
+        return len(frame)
+
+    def write(self, frame: Buffer) -> int:
+        """Write one frame."""
+        if self.failure is not None:
+            raise self.failure
+        self.written.append(bytes(frame))
+        return len(self.written[-1])
+
+
+def open_tun(name: str, *, persist: bool) -> int:
+    """Open (and make, if need be) a TUN that only root may open again; return its descriptor.
+
+    Needs CAP_NET_ADMIN. With `persist` the device outlives the descriptor, with its addresses and
+    state. Raises GatewayError.
+    """
+    encoded = name.encode()
+    if not 0 < len(encoded) < _NAME_SIZE:
+        raise GatewayError(f"TUN {name!r}: a name has 1 to {_NAME_SIZE - 1} characters")
+    try:
+        fd = os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise GatewayError(
+            f"{_DEVICE} is missing; load the module (modprobe tun) or give the container the device"
+        ) from None
+    except OSError as error:
+        raise GatewayError(
+            f"cannot open {_DEVICE}: {error.strerror}; run as root, with the device allowed"
+        ) from None
+    try:
+        flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", encoded, flags))
+        fcntl.ioctl(fd, _TUNSETOWNER, 0)
+        fcntl.ioctl(fd, _TUNSETPERSIST, int(persist))
+        fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER_SIZE))
+        fcntl.ioctl(fd, _TUNSETVNETLE, struct.pack("i", 1))
+        fcntl.ioctl(fd, _TUNSETOFFLOAD, 0)
+    except OSError as error:
+        os.close(fd)
+        raise GatewayError(f"TUN {name}: {_explain(error)}") from None
+    return fd
+
+
+def _explain(error: OSError) -> str:
+    match error.errno:
+        case errno.EPERM:
+            return "no right to open it; run as root with CAP_NET_ADMIN"
+        case errno.EBUSY:
+            return "in use by another process; stop it or choose another name"
+        case errno.EINVAL:
+            return "the name belongs to another kind of device; choose another name"
+        case _:
+            return f"{error.strerror}; choose another name or see the kernel's log"

@@ -1,0 +1,166 @@
+"""The UDP socket: how the supervisor opens it, how the data plane uses it, and a fake network.
+
+Addresses here are the socket's own (`Address`): on an IPv6 socket an IPv4 peer is `::ffff:a.b.c.d`.
+`resolve` makes one from an endpoint as configured, once, when a session is installed.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.protocol.wire import Buffer
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+"""As `recvmsg` gives it: host and port, on IPv6 sockets flow and scope as well."""
+
+BUFFER_SIZE: Final = 7 << 20  # bytes of socket buffer each way: 11 ms at 5 Gb/s
+_SO_SNDBUFFORCE: Final = 32  # asm-generic/socket.h
+_SO_RCVBUFFORCE: Final = 33
+_IP_MTU_DISCOVER: Final = 10  # linux/in.h
+_IPV6_MTU_DISCOVER: Final = 23  # linux/in6.h
+_PMTUDISC_DO: Final = 2  # always set DF; longer than the path's MTU fails with EMSGSIZE
+
+
+class Udp(Protocol):
+    """What the data plane needs of a socket. Both calls raise OSError, BlockingIOError included."""
+
+    family: int
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+
+    def receive(self, into: Sequence[Buffer]) -> tuple[int, Address]:
+        """Receive one datagram: its length and where it is from."""
+
+    def send(self, parts: Sequence[Buffer], to: Address) -> int:
+        """Send one datagram made of these parts."""
+
+
+class UdpSocket:
+    """A bound, non-blocking UDP socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.family: int = sock.family
+        sock.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._socket.fileno()
+
+    def receive(self, into: Sequence[Buffer]) -> tuple[int, Address]:
+        """Receive one datagram: its length and where it is from."""
+        length, _ancillary, _flags, address = self._socket.recvmsg_into(into)
+        return length, address
+
+    def send(self, parts: Sequence[Buffer], to: Address) -> int:
+        """Send one datagram made of these parts."""
+        return self._socket.sendmsg(parts, (), 0, to)
+
+
+class FakeUdp:
+    """A socket in memory, on a network that is a dict from address to socket.
+
+    `path` may change what is sent: it gets each datagram and returns those that arrive.
+    """
+
+    family: int = socket.AF_INET
+
+    def __init__(self, address: Address, network: dict[Address, FakeUdp]) -> None:
+        self.address = address
+        self.arrived: deque[tuple[bytes, Address]] = deque()
+        self.path: Callable[[bytes], list[bytes]] = lambda datagram: [datagram]
+        self.failure: OSError | None = None
+        self._network = network
+        network[address] = self
+
+    def fileno(self) -> int:
+        """Return no descriptor: nothing waits on a fake."""
+        return -1
+
+    def receive(self, into: Sequence[Buffer]) -> tuple[int, Address]:
+        """Receive one datagram: its length and where it is from."""
+        if not self.arrived:
+            raise BlockingIOError(errno.EAGAIN, "nothing to receive")
+        datagram, address = self.arrived.popleft()
+        memoryview(into[0])[: len(datagram)] = datagram
+        return len(datagram), address
+
+    def send(self, parts: Sequence[Buffer], to: Address) -> int:
+        """Send one datagram made of these parts."""
+        if self.failure is not None:
+            raise self.failure
+        datagram = b"".join(bytes(part) for part in parts)
+        if to in self._network:
+            for arriving in self.path(datagram):
+                self._network[to].arrived.append((arriving, self.address))
+        return len(datagram)
+
+
+def resolve(host: str, port: int, family: int) -> Address:
+    """Return the address that a socket of this family uses for a numeric endpoint.
+
+    Raises ValueError when the host is not numeric or the socket cannot reach its family.
+    """
+    ip = ipaddress.ip_address(host)
+    if family == socket.AF_INET:
+        if ip.version != 4:
+            raise ValueError(f"{host} is IPv6, and the socket is bound to an IPv4 address")
+        return str(ip), port
+    packed = ip.packed if ip.version == 6 else ipaddress.ip_address(f"::ffff:{host}").packed
+    scope = socket.if_nametoindex(ip.scope_id) if ip.version == 6 and ip.scope_id else 0
+    return socket.inet_ntop(socket.AF_INET6, packed), port, 0, scope
+
+
+def open_udp(address: str, port: int) -> socket.socket:
+    """Bind the data channel's socket: `::` takes IPv4 as well. Raises GatewayError."""
+    where = f"UDP [{address}]:{port}" if ":" in address else f"UDP {address}:{port}"
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise GatewayError(f"{where}: {_explain(error)}") from None
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+        _enlarge(sock, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+        _enlarge(sock, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        sock.bind((address, port))
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise GatewayError(f"{where}: {_explain(error)}") from None
+    return sock
+
+
+def _enlarge(sock: socket.socket, force: int, ask: int) -> None:
+    """Set a buffer's size past the system's limit; without the right (NET_ADMIN), up to it."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, force, BUFFER_SIZE)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, ask, BUFFER_SIZE)
+
+
+def _explain(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "port in use by another process; stop it or choose another port"
+        case errno.EADDRNOTAVAIL:
+            return "no interface has this address; choose 0.0.0.0, :: or one that this system has"
+        case errno.EACCES:
+            return "no right to use this port; choose one from 1024 on or run as root"
+        case errno.EAFNOSUPPORT:
+            return "this system has no IPv6; listen on 0.0.0.0"
+        case _:
+            return f"{error.strerror}; see [listen] in the config"

@@ -1,0 +1,116 @@
+"""Datagrams and records as bytes: parse and emit. Nothing here seals, waits or remembers.
+
+One datagram carries one fragment of one record; numbers are big-endian:
+
+     0         1          2          3          4               8                      16
+    +---------+----------+-----------+----------+---------------+----------------------+-------
+    | type: 1 | fragment | fragments |  zero    | session index | record counter       | bytes …
+    +---------+----------+-----------+----------+---------------+----------------------+-------
+
+A record is sealed once and then cut evenly into n = 1 to 64 fragments: each is ceil(length / n)
+bytes long but the last, which has the rest. What seals it:
+
+    nonce             4 zero bytes | record counter (8 bytes)
+    associated data   the header with `fragment` zeroed (so it binds n, index and counter)
+
+Opened, a record is zero or more frames (none: a keepalive):
+
+     0        2                    12
+    +--------+---------------------+--------------------
+    | length | virtio-net header   | IP packet (length) …
+    +--------+---------------------+--------------------
+
+The virtio-net header is little-endian on every machine.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+Buffer = bytes | bytearray | memoryview
+
+# The numbers of this protocol. Each says where it is from.
+
+TYPE_DATA: Final = 1
+HEADER: Final = Struct(">BBBBIQ")
+HEADER_SIZE: Final = HEADER.size  # 16
+MAX_FRAGMENTS: Final = 64  # UDP_MAX_SEGMENTS of Linux before 6.9: one send can carry a whole record
+MAX_RECORD: Final = 65535  # bytes, sealed; an IP packet cannot be longer either
+DATAGRAM_SIZE: Final = 1452  # UDP payload: 1500 (Ethernet) - 40 (IPv6) - 8 (UDP)
+COUNTER_LIMIT: Final = 1 << 36
+"""Records that one key may seal: of at most 2^12 AES blocks each, so 2^48 blocks, and telling
+AES-GCM from ideal has a chance of 2^-33 (blocks^2 / 2^129). Rekeying by age comes long before."""
+
+FRAME_LENGTH: Final = Struct(">H")
+VNET_HEADER_SIZE: Final = 10  # struct virtio_net_hdr, VIRTIO 1.2, 5.1.6
+FRAME_HEADER_SIZE: Final = FRAME_LENGTH.size + VNET_HEADER_SIZE
+MIN_PACKET: Final = 20  # an IPv4 header (RFC 791)
+
+NONCE: Final = Struct(">IQ")
+
+Header = tuple[int, int, int, int]
+"""fragment, fragments, session index, record counter"""
+
+
+def parse_header(datagram: Buffer, length: int) -> Header | None:
+    """Read the header of a datagram of `length` bytes, or None when it is not one of ours."""
+    if length <= HEADER_SIZE:
+        return None
+    kind, fragment, fragments, zero, index, counter = HEADER.unpack_from(datagram)
+    if kind != TYPE_DATA or zero or not fragment < fragments <= MAX_FRAGMENTS:
+        return None
+    return fragment, fragments, index, counter
+
+
+def emit_header(into: Buffer, header: Header) -> None:
+    """Write a header at the start of `into`."""
+    fragment, fragments, index, counter = header
+    HEADER.pack_into(into, 0, TYPE_DATA, fragment, fragments, 0, index, counter)
+
+
+def associated_data(fragments: int, index: int, counter: int) -> bytes:
+    """Return what a record's seal covers besides its bytes."""
+    return HEADER.pack(TYPE_DATA, 0, fragments, 0, index, counter)
+
+
+def nonce(counter: int) -> bytes:
+    """Return the 12 bytes that no two records under one key may share."""
+    return NONCE.pack(0, counter)
+
+
+def cut(length: int, room: int) -> tuple[int, int]:
+    """Cut a sealed record into fragments of at most `room` bytes: how many, and their size.
+
+    The number may exceed MAX_FRAGMENTS when `room` is small; such a record cannot be sent.
+    """
+    fragments = -(-length // room)
+    return fragments, -(-length // fragments)
+
+
+def parse_frames(payload: memoryview) -> list[memoryview] | None:
+    """Split an opened record: each frame's virtio-net header and packet as one slice.
+
+    None unless the record is made of whole frames.
+    """
+    frames = []
+    offset, end = 0, len(payload)
+    while offset < end:
+        if end - offset < FRAME_HEADER_SIZE + MIN_PACKET:
+            return None
+        (length,) = FRAME_LENGTH.unpack_from(payload, offset)
+        stop = offset + FRAME_HEADER_SIZE + length
+        if length < MIN_PACKET or stop > end:
+            return None
+        frames.append(payload[offset + FRAME_LENGTH.size : stop])
+        offset = stop
+    return frames
+
+
+def emit_frame(into: Buffer, offset: int, length: int) -> int:
+    """Put the length of the packet whose frame starts at `offset`; return where the frame ends.
+
+    Its virtio-net header and packet are there already: the TUN was read to `offset` + 2.
+    """
+    FRAME_LENGTH.pack_into(into, offset, length)
+    return offset + FRAME_HEADER_SIZE + length
