@@ -134,7 +134,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     peers: dict[str, dict[str, Any]] = {}
 
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=msgspec.Struct)
 
 
 def load(path: Path) -> Config:
@@ -193,7 +193,7 @@ class _Reader:
         except ValueError:
             raise self._error(
                 "listen.address",
-                f"{listen.address!r} is not an IP address; write 0.0.0.0, :: or one of this machine",
+                f"{listen.address!r} is no IP address; write 0.0.0.0, :: or one of this machine",
             ) from None
         if not 1 <= listen.port <= 65535:
             raise self._error("listen.port", f"{listen.port} is not a port (1 to 65535)")
@@ -201,9 +201,13 @@ class _Reader:
 
     def _tun(self, table: dict[str, Any]) -> Tun:
         tun = self._convert(table, _Tun, "tun")
-        if not re.fullmatch(rf"[A-Za-z0-9_.-]{{1,{IFNAMSIZ}}}", tun.name) or tun.name in {".", ".."}:
+        if not re.fullmatch(rf"[A-Za-z0-9_.-]{{1,{IFNAMSIZ}}}", tun.name) or tun.name in {
+            ".",
+            "..",
+        }:
             raise self._error(
-                "tun.name", f"{tun.name!r} is no interface name (1 to {IFNAMSIZ} of A-Z a-z 0-9 _ . -)"
+                "tun.name",
+                f"{tun.name!r} is no interface name (1 to {IFNAMSIZ} of A-Z a-z 0-9 _ . -)",
             )
         # 1280: what IPv6 needs (RFC 8200, section 5). 65,000: a frame must fit one record.
         if not 1280 <= tun.mtu <= 65_000:
@@ -223,7 +227,9 @@ class _Reader:
             self._network(text, f"{key}.prefixes[{i}]") for i, text in enumerate(peer.prefixes)
         )
         if not prefixes:
-            raise self._error(f"{key}.prefixes", "is empty; say which addresses are behind this peer")
+            raise self._error(
+                f"{key}.prefixes", "is empty; say which addresses are behind this peer"
+            )
         for i, suite in enumerate(peer.suites):
             if suite not in SUITES:
                 raise self._error(
@@ -233,7 +239,9 @@ class _Reader:
             raise self._error(f"{key}.suites", f"is empty; known: {', '.join(SUITES)}")
         self._unique(peer.suites, f"{key}.suites")
         if peer.certificate is not None and peer.fingerprint is not None:
-            raise self._error(f"{key}.fingerprint", "pin by certificate or by fingerprint, not both")
+            raise self._error(
+                f"{key}.fingerprint", "pin by certificate or by fingerprint, not both"
+            )
         if peer.fingerprint is not None and peer.connect is None:
             raise self._error(
                 f"{key}.fingerprint",
@@ -242,7 +250,9 @@ class _Reader:
             )
         return Peer(
             name=name,
-            connect=self._address(peer.connect, f"{key}.connect") if peer.connect is not None else None,
+            connect=self._address(peer.connect, f"{key}.connect")
+            if peer.connect is not None
+            else None,
             prefixes=prefixes,
             suites=tuple(peer.suites),
             certificate=self._file(peer.certificate, f"{key}.certificate")
@@ -322,7 +332,8 @@ class _Reader:
         match = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d{1,5}))?", text)
         if match is None:
             raise self._error(
-                key, f"{text!r} is no address; write 203.0.113.2:55555, [2001:db8::2]:55555 or name:port"
+                key,
+                f"{text!r} is no address; write 203.0.113.2:55555 or [2001:db8::2]:55555 (or a name)",
             )
         host, port = match[1] or match[2], int(match[3] or DEFAULT_PORT)
         if not 1 <= port <= 65535:
@@ -379,9 +390,7 @@ class _Reader:
             missing = re.fullmatch(r"Object missing required field `(.+)`", what)
             if missing:
                 raise self._error(_join(key, missing[1]), "is missing") from None
-            raise self._error(
-                _join(key, where.rstrip("`").lstrip(".")), _plain(what)
-            ) from None
+            raise self._error(_join(key, where.rstrip("`").lstrip(".")), _plain(what)) from None
 
     def _error(self, key: str, message: str) -> ConfigError:
         return ConfigError(self._path, key, message)
@@ -395,7 +404,7 @@ _PLAIN = {"str": "a text", "int": "a whole number", "bool": "true or false", "ar
 
 
 def _plain(what: str) -> str:
-    """msgspec's "Expected `int`, got `str`" in the words of the file."""
+    """The library's "Expected `int`, got `str`" in the words of the file."""
     match = re.fullmatch(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`", what)
     if match is None:
         return what

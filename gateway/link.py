@@ -201,7 +201,9 @@ def order_stop(leash: socket.socket) -> None:
     leash.send(b"stop")
 
 
-def receive_order(leash: socket.socket) -> tuple[Literal["link", "stop", "gone"], socket.socket | None]:
+def receive_order(
+    leash: socket.socket,
+) -> tuple[Literal["link", "stop", "gone"], socket.socket | None]:
     """What the supervisor wants: a new link's end is here, stop cleanly, or it is gone.
 
     Raises BlockingIOError on a non-blocking leash with nothing to read.

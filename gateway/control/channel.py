@@ -7,11 +7,13 @@ Here: bytes and deadlines. Not here: what the frames mean (protocol/messages.py)
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from gateway.protocol import messages
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
 
 LINGER: Final = 1.0  # seconds for the last frame and TLS's goodbye
 READ_BUFFER: Final = 4096 * 4  # bytes; asyncio stops reading past twice this
@@ -37,19 +39,28 @@ class Channel:
         loop = asyncio.get_running_loop()
         reader, protocol = _stream(loop)
         transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol, sock, ssl=context, ssl_handshake_timeout=deadline,
+            lambda: protocol,
+            sock,
+            ssl=context,
+            ssl_handshake_timeout=deadline,
             ssl_shutdown_timeout=LINGER,
         )
         return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
     @classmethod
-    async def connect(cls, sock: socket.socket, context: ssl.SSLContext, deadline: float) -> Channel:
+    async def connect(
+        cls, sock: socket.socket, context: ssl.SSLContext, deadline: float
+    ) -> Channel:
         """TLS as the client on a connected socket. Raises ssl.SSLError or OSError."""
         loop = asyncio.get_running_loop()
         reader, protocol = _stream(loop)
         transport, _ = await loop.create_connection(
-            lambda: protocol, sock=sock, ssl=context, server_hostname="",
-            ssl_handshake_timeout=deadline, ssl_shutdown_timeout=LINGER,
+            lambda: protocol,
+            sock=sock,
+            ssl=context,
+            server_hostname="",
+            ssl_handshake_timeout=deadline,
+            ssl_shutdown_timeout=LINGER,
         )
         return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 

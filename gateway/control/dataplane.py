@@ -11,15 +11,13 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import socket
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING, Final
 
 from gateway import link
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
 
 log = logging.getLogger(__name__)
@@ -31,18 +29,13 @@ class DataPlaneError(Exception):
     """A request that the data plane did not carry out."""
 
 
-class _Numbered(Protocol):
-    @property
-    def seq(self) -> int: ...
-
-
 class DataPlane:
     """The control plane's end of the link."""
 
     def __init__(
         self, *, ready: Callable[[link.Ready], None], heard: Callable[[int], None]
     ) -> None:
-        """`ready` is called for each new data plane or link, `heard` for a session's first record."""
+        """`ready` is called on each new link, `heard` for a session's first record."""
         self._on_ready = ready
         self._on_heard = heard
         self._link: socket.socket | None = None
@@ -70,14 +63,27 @@ class DataPlane:
         self._detach("the control plane stops")
 
     async def install(
-        self, *, index: int, peer: str, peer_index: int, suite: str,
-        receive_key: bytes, send_key: bytes, endpoint: link.Endpoint,
+        self,
+        *,
+        index: int,
+        peer: str,
+        peer_index: int,
+        suite: str,
+        receive_key: bytes,
+        send_key: bytes,
+        endpoint: link.Endpoint,
     ) -> None:
         """Give a session and its keys. It can receive when this returns."""
         await self._request(
             lambda seq: link.Install(
-                seq=seq, index=index, peer=peer, peer_index=peer_index, suite=suite,
-                receive_key=receive_key, send_key=send_key, endpoint=endpoint,
+                seq=seq,
+                index=index,
+                peer=peer,
+                peer_index=peer_index,
+                suite=suite,
+                receive_key=receive_key,
+                send_key=send_key,
+                endpoint=endpoint,
             )
         )
 
@@ -193,8 +199,3 @@ class DataPlane:
                 answer.set_exception(DataPlaneError(why))
         self.counters = {}
         self.drops = {}
-
-
-def as_json(counters: link.PeerCounters) -> dict[str, object]:
-    """One peer's counters as `status` shows them."""
-    return dict(msgspec.structs.asdict(counters))

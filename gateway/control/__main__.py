@@ -1,0 +1,68 @@
+"""`python -m gateway.control`: the control plane's process. Only the supervisor starts it.
+
+--leash-fd FD  to the supervisor: new links, the order to stop, its death
+--admin-fd FD  listening unix socket
+--listen-fd FD listening TCP socket, or none where we accept no connection
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from gateway import config as configuration
+from gateway import logs
+from gateway.control.plane import ControlPlane, Credentials
+from gateway.errors import GatewayError
+from gateway.system.privileges import CAP_NET_ADMIN, drop_to
+
+log = logging.getLogger("gateway.control")
+
+
+def main() -> int:
+    """Run the control plane. 0: told to stop; 2: unusable config or environment."""
+    parser = argparse.ArgumentParser(prog="gateway.control")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--leash-fd", type=int, required=True)
+    parser.add_argument("--admin-fd", type=int, required=True)
+    parser.add_argument("--listen-fd", type=int)
+    parser.add_argument("--uid", type=int, required=True)
+    parser.add_argument("--gid", type=int, required=True)
+    options = parser.parse_args()
+    # ^C and systemd's TERM reach every process; the order to stop comes over the leash.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    leash = socket.socket(fileno=options.leash_fd)
+    admin = socket.socket(fileno=options.admin_fd)
+    listening = None if options.listen_fd is None else socket.socket(fileno=options.listen_fd)
+    try:
+        config = configuration.load(options.config)
+        logs.set_up(config.name, "control")
+        credentials = Credentials(config)
+        drop_to(options.uid, options.gid, keep=frozenset({CAP_NET_ADMIN}))
+        return asyncio.run(_run(config, credentials, leash, listening, admin))
+    except GatewayError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
+    except Exception:
+        log.exception("the control plane failed; this is a bug")
+        return 70
+
+
+async def _run(
+    config: configuration.Config,
+    credentials: Credentials,
+    leash: socket.socket,
+    listening: socket.socket | None,
+    admin: socket.socket,
+) -> int:
+    return await ControlPlane(config, credentials, leash).run(listening, admin)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Connections that we open: dial a peer, and dial again, for ever.
+
+The name is resolved anew each time. A pause of 0.5 s grows by half to at most 3 s, each with up to
+a fifth of jitter, so that many gateways do not come back in step. A failure is logged when it
+differs from the last one: a peer that is down for a night is one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import ssl
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from gateway.control.channel import Channel
+from gateway.control.dataplane import DataPlaneError
+from gateway.control.server import HANDSHAKE_WITHIN
+from gateway.control.sessions import HandshakeError, negotiate
+from gateway.identity import Refused, authenticate, explain
+from gateway.protocol.handshake import Initiator, Party
+from gateway.protocol.messages import MalformedError
+
+if TYPE_CHECKING:
+    from gateway.config import Address, Config
+    from gateway.control.dataplane import DataPlane
+    from gateway.control.peers import Peer, Peers
+    from gateway.control.sessions import Session
+    from gateway.identity import Identity
+
+log = logging.getLogger(__name__)
+
+DIAL_WITHIN: Final = 3.0  # seconds for TCP alone
+FIRST_PAUSE: Final = 0.5  # seconds
+LONGEST_PAUSE: Final = 3.0  # seconds
+GROWTH: Final = 1.5
+JITTER: Final = 0.2  # of the pause
+
+
+class Connector:
+    """Dials one peer."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        address: Address,
+        context: ssl.SSLContext,
+        *,
+        config: Config,
+        identity: Identity,
+        dataplane: DataPlane,
+        peers: Peers,
+    ) -> None:
+        self._peer = peer
+        self._address = address
+        self._context = context
+        self._config = config
+        self._identity = identity
+        self._dataplane = dataplane
+        self._peers = peers
+
+    async def run(self) -> None:
+        """Keep the peer connected for as long as it is wanted."""
+        pause = FIRST_PAUSE
+        while True:
+            while not (self._peer.wanted and self._peer.channel is None and self._dataplane.ready):
+                await self._change(pause=1.0)
+            try:
+                channel = await self._dial()
+            except (HandshakeError, Refused, MalformedError, DataPlaneError) as error:
+                self._failed(_line(error))
+            except (OSError, EOFError, ssl.SSLError) as error:
+                self._failed(explain(error))
+            else:
+                pause = FIRST_PAUSE
+                why = await self._peers.serve(self._peer, channel)
+                log.info("peer %s: control connection ended: %s", self._peer.name, why)
+            await self._change(pause * (1 + random.random() * JITTER))  # noqa: S311 - no secret
+            pause = min(pause * GROWTH, LONGEST_PAUSE)
+
+    async def _change(self, pause: float) -> None:
+        """Sleep, but not past a change of the peer."""
+        self._peer.changed.clear()
+        try:
+            async with asyncio.timeout(pause):
+                await self._peer.changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _dial(self) -> Channel:
+        """TCP, TLS, who is it, handshake. Returns the channel of an established session."""
+        sock = await self._tcp()
+        channel: Channel | None = None
+        try:
+            async with asyncio.timeout(HANDSHAKE_WITHIN):
+                channel = await Channel.connect(sock, self._context, HANDSHAKE_WITHIN)
+                session = await self._greet(channel)
+            await self._peers.establish(self._peer, channel, session)
+        except BaseException:
+            if channel is not None:
+                await channel.close()
+            else:
+                sock.close()
+            raise
+        return channel
+
+    async def _tcp(self) -> socket.socket:
+        """A connection to the first of the peer's addresses that answers."""
+        loop = asyncio.get_running_loop()
+        only_ipv4 = "." in self._config.listen.address
+        found = await loop.getaddrinfo(
+            self._address.host,
+            self._address.port,
+            type=socket.SOCK_STREAM,
+            family=socket.AF_INET if only_ipv4 else socket.AF_UNSPEC,
+        )
+        failure: OSError = OSError("the name has no address")
+        for family, kind, protocol, _name, address in found:
+            sock = socket.socket(family, kind, protocol)
+            sock.setblocking(False)
+            try:
+                async with asyncio.timeout(DIAL_WITHIN):
+                    await loop.sock_connect(sock, address)
+            except OSError as error:  # TimeoutError is one
+                sock.close()
+                failure = error
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return sock
+        raise failure
+
+    async def _greet(self, channel: Channel) -> Session:
+        peer = self._peer
+        # Before a byte is written: a stranger must not even read our hello.
+        certificate = authenticate(peer.name, peer.trust, channel.tls, datetime.now(UTC))
+        own = Party(
+            self._config.name,
+            self._identity.sha256,
+            self._peers.new_index(),
+            self._config.listen.port,
+        )
+        machine = Initiator(own, peer.name, certificate, peer.config.suites)
+        peer.greeting = True
+        try:
+            return await negotiate(channel, machine, machine.start(), self._dataplane, peer.name)
+        finally:
+            peer.greeting = False
+
+    def _failed(self, why: str) -> None:
+        if why != self._peer.error and self._peer.wanted:
+            log.warning("peer %s at %s: %s; trying again", self._peer.name, self._address, why)
+        self._peer.error = why
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, HandshakeError):
+        who = "the peer refused us" if error.by_peer else "we refuse the peer"
+        return f"{who}: {error.message} [{error.code}]"
+    if isinstance(error, Refused):
+        return f"we refuse the peer: {error.message} [{error.code}]"
+    if isinstance(error, MalformedError):
+        return f"we refuse the peer: malformed frame: {error}"
+    return f"our data plane: {error}"

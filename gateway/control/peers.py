@@ -1,0 +1,260 @@
+"""Every peer's state: what we want, what stands, and the steps between.
+
+    waiting       they dial us, no session yet          connecting    we dial, no session yet
+    established   a session; data flows                 disconnected  taken down by command
+
+A session outlives its control channel: the data plane needs none to go on. It ends when the peer
+says goodbye, when a command says so, when a new handshake replaces it, or when its data plane dies
+(its keys die with it, and are never installed twice).
+
+Not here: how a channel comes about (server.py, connector.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from gateway.control.dataplane import DataPlaneError
+from gateway.control.sessions import HandshakeError, boottime
+from gateway.identity import explain
+from gateway.protocol import messages
+from gateway.protocol.messages import Disconnect, MalformedError, Ping, Pong
+
+if TYPE_CHECKING:
+    from gateway import link
+    from gateway.config import Config
+    from gateway.config import Peer as PeerConfig
+    from gateway.control.channel import Channel
+    from gateway.control.dataplane import DataPlane
+    from gateway.control.sessions import Session
+    from gateway.identity import Trust
+    from gateway.system.netlink import Kernel
+
+log = logging.getLogger(__name__)
+
+PING_EVERY: Final = 3.0  # seconds
+SILENCE: Final = 10.0  # seconds without a frame: the connection is dead; three pings went unheard
+
+
+class Peer:
+    """One peer: its configuration, and what stands with it now."""
+
+    def __init__(self, config: PeerConfig, trust: Trust) -> None:
+        self.config = config
+        self.name = config.name
+        self.trust = trust
+        self.wanted = True
+        self.session: Session | None = None
+        self.orphans: list[
+            int
+        ] = []  # sessions of a control plane before us, until ours replaces them
+        self.channel: Channel | None = None
+        self.greeting = False  # our own dial is between its hello and its end
+        self.error: str | None = None
+        self.lock = asyncio.Lock()
+        self.changed = asyncio.Event()
+
+    @property
+    def state(self) -> str:
+        """One word for `status`."""
+        if not self.wanted:
+            return "disconnected"
+        if self.session is not None:
+            return "established"
+        return "waiting" if self.config.connect is None else "connecting"
+
+    @property
+    def prefixes(self) -> list[str]:
+        """What is behind it."""
+        return [str(prefix) for prefix in self.config.prefixes]
+
+
+class Peers:
+    """All peers, and the only hands on their sessions and routes."""
+
+    def __init__(
+        self, config: Config, trusts: dict[str, Trust], dataplane: DataPlane, kernel: Kernel
+    ) -> None:
+        self._dataplane = dataplane
+        self._kernel = kernel
+        self.all = {name: Peer(peer, trusts[name]) for name, peer in config.peers.items()}
+
+    def get(self, name: str) -> Peer | None:
+        """The peer of that name, if the configuration has one."""
+        return self.all.get(name)
+
+    def new_index(self) -> int:
+        """A random index that names no session of ours, live or left behind."""
+        used = {peer.session.index for peer in self.all.values() if peer.session is not None}
+        used.update(*(peer.orphans for peer in self.all.values()))
+        while (index := secrets.randbits(32)) in used:
+            pass
+        return index
+
+    async def establish(self, peer: Peer, channel: Channel, session: Session) -> None:
+        """A handshake is done: data goes over the new session; the peer's old ones end."""
+        async with peer.lock:
+            if not peer.wanted:
+                await self._dataplane.retire(session.index)
+                raise HandshakeError("disconnected", "taken down by command meanwhile")
+            await self._dataplane.activate(session.index)
+            old = [*peer.orphans, *([peer.session.index] if peer.session else [])]
+            replaced, peer.channel = peer.channel, channel
+            peer.session, peer.orphans, peer.error = session, [], None
+            for index in old:
+                await self._dataplane.retire(index)
+            if replaced is not None:
+                replaced.abort()
+            await self._kernel.add_routes(peer.config.prefixes)
+            peer.changed.set()
+        log.info(
+            "peer %s: established with %s, suite %s, session %#010x",
+            peer.name,
+            session.endpoint,
+            session.suite,
+            session.index,
+        )
+
+    async def serve(self, peer: Peer, channel: Channel) -> str:
+        """Answer on an established channel until it ends; say why it did."""
+        pinging = asyncio.create_task(_ping(channel))
+        try:
+            why = await self._listen(peer, channel)
+        except (OSError, EOFError, ssl.SSLError) as error:
+            why = "closed by the peer" if isinstance(error, EOFError) else explain(error)
+        except MalformedError as error:
+            why = f"malformed frame: {error}"
+        finally:
+            pinging.cancel()
+            if peer.channel is channel:
+                peer.channel = None
+                peer.changed.set()
+            channel.abort()
+        return why
+
+    async def _listen(self, peer: Peer, channel: Channel) -> str:
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE):
+                    frame = await channel.read()
+            except TimeoutError:
+                return f"silent for {SILENCE:.0f} s"
+            match messages.decode(frame):
+                case Ping(token):
+                    await channel.send(Pong(token=token))
+                case Pong():
+                    pass
+                case Disconnect(reason):
+                    if peer.channel is channel:
+                        await self._end_session(peer)
+                    return f"the peer said goodbye: {messages.printable(reason)}"
+                case other:
+                    raise MalformedError(f"{type(other).__name__.lower()} after the handshake")
+
+    async def connect(self, peer: Peer) -> None:
+        """By command: want this peer again."""
+        peer.wanted = True
+        peer.changed.set()
+
+    async def disconnect(self, peer: Peer) -> None:
+        """By command: end the session on both sides, and want none until `connect`."""
+        peer.wanted = False
+        await self._goodbye(peer, "by command")
+        log.info("peer %s: disconnected by command", peer.name)
+
+    async def goodbye_all(self, reason: str) -> None:
+        """A clean stop: every peer hears it, every session and route ends."""
+        for peer in self.all.values():
+            peer.wanted = False
+        await asyncio.gather(*(self._goodbye(peer, reason) for peer in self.all.values()))
+
+    async def resume(self, ready: link.Ready) -> None:
+        """A data plane answered on a new link: bring both to one view.
+
+        Its sessions that we do not know were made by a control plane before us: they go on until a
+        new handshake replaces them. Ours that it does not know died with their keys.
+        """
+        live = {session.index: session.peer for session in ready.sessions}
+        await self._dataplane.set_routes(
+            (prefix, peer.name) for peer in self.all.values() for prefix in peer.prefixes
+        )
+        known = {peer.session.index for peer in self.all.values() if peer.session is not None}
+        for index, name in live.items():
+            owner = self.all.get(name)
+            if index in known or (owner is not None and index in owner.orphans):
+                continue
+            if owner is None:
+                await self._dataplane.retire(index)
+            else:
+                owner.orphans.append(index)
+        for peer in self.all.values():
+            peer.orphans = [index for index in peer.orphans if index in live]
+            if peer.session is not None and peer.session.index not in live:
+                log.warning("peer %s: session lost with the data plane; new keys", peer.name)
+                await self._goodbye(peer, "the data plane was restarted")
+        await self._kernel.set_routes(
+            prefix
+            for peer in self.all.values()
+            if peer.session is not None or peer.orphans
+            for prefix in peer.config.prefixes
+        )
+
+    async def _goodbye(self, peer: Peer, reason: str) -> None:
+        channel, peer.channel = peer.channel, None
+        await self._end_session(peer)
+        peer.changed.set()
+        if channel is not None:
+            with contextlib.suppress(OSError, ssl.SSLError):  # gone: nobody is left to tell
+                await channel.send(Disconnect(reason=reason))
+            await channel.close()
+
+    async def _end_session(self, peer: Peer) -> None:
+        async with peer.lock:
+            ended = [*peer.orphans, *([peer.session.index] if peer.session else [])]
+            peer.session, peer.orphans = None, []
+            await self._kernel.remove_routes(peer.config.prefixes)
+            for index in ended:
+                await self._dataplane.retire(index)
+
+    async def status(self) -> list[dict[str, object]]:
+        """One table a peer, as `gateway status` shows it."""
+        with contextlib.suppress(DataPlaneError):  # `planes.data.ready` says so
+            await self._dataplane.report()
+        return [self._row(peer) for peer in self.all.values()]
+
+    def _row(self, peer: Peer) -> dict[str, object]:
+        now, session = boottime(), peer.session
+        counters = self._dataplane.counters.get(peer.name)
+        heard = counters.heard if counters else None
+        return {
+            "name": peer.name,
+            "state": peer.state,
+            "control": "down" if peer.channel is None else "up",
+            "endpoint": str(session.endpoint) if session else None,
+            "suite": session.suite if session else None,
+            "session": f"{session.index:#010x}" if session else None,
+            "age": round(now - session.since, 1) if session else None,
+            "heard": round(now - heard, 1) if heard is not None else None,
+            "prefixes": peer.prefixes,
+            "rx_packets": counters.rx_packets if counters else 0,
+            "rx_bytes": counters.rx_bytes if counters else 0,
+            "tx_packets": counters.tx_packets if counters else 0,
+            "tx_bytes": counters.tx_bytes if counters else 0,
+            "drops": counters.drops if counters else {},
+            "error": peer.error,
+        }
+
+
+async def _ping(channel: Channel) -> None:
+    """Keep the connection known to be alive, on both sides and in every NAT between."""
+    try:
+        while True:
+            await asyncio.sleep(PING_EVERY)
+            await channel.send(Ping(token=secrets.randbits(32)))
+    except (OSError, ssl.SSLError):
+        pass  # the reader sees the same end, and says so

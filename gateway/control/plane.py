@@ -1,0 +1,214 @@
+"""The control plane put together: what it owns, how it starts, how it ends.
+
+It starts as root with descriptors from the supervisor, reads the key, drops to its own uid with
+NET_ADMIN alone, and only then talks to anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from gateway import __version__, link
+from gateway.control import admin
+from gateway.control.connector import Connector
+from gateway.control.dataplane import DataPlane, DataPlaneError
+from gateway.control.peers import Peers
+from gateway.control.server import Server
+from gateway.errors import GatewayError
+from gateway.identity import Authority, Identity, Pinned, client_context, server_context
+from gateway.system.netlink import Kernel
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Coroutine
+
+    from gateway.config import Config
+    from gateway.config import Peer as PeerConfig
+    from gateway.identity import Trust
+
+log = logging.getLogger(__name__)
+
+
+class Credentials:
+    """What was read from the files while we still could: who we are, and whom we trust."""
+
+    def __init__(self, config: Config) -> None:
+        """Raise ConfigError for a file that cannot be used."""
+        now = datetime.now(UTC)
+        files = config.identity
+        self.identity = Identity.load(files.certificate, files.key, now)
+        self._authority = Authority.load(files.ca, now) if files.ca is not None else None
+        self.trusts = {name: self._trust(peer) for name, peer in config.peers.items()}
+        self.server = server_context(self.identity, self.trusts.values())
+        self.clients: dict[str, ssl.SSLContext] = {
+            name: client_context(self.identity, self.trusts[name])
+            for name, peer in config.peers.items()
+            if peer.connect is not None
+        }
+
+    def _trust(self, peer: PeerConfig) -> Trust:
+        if peer.certificate is not None:
+            return Pinned.load(peer.certificate)
+        if peer.fingerprint is not None:
+            return peer.fingerprint
+        if self._authority is None:  # config.py refuses this
+            raise GatewayError(f"peers.{peer.name}: neither pinned nor under a CA")
+        return self._authority
+
+
+class ControlPlane:
+    """Owns the peers, their channels, the kernel's routes and the admin socket."""
+
+    def __init__(self, config: Config, credentials: Credentials, leash: socket.socket) -> None:
+        self._config = config
+        self._credentials = credentials
+        self._leash = leash
+        self._started = time.monotonic()
+        self._committed = False
+        self._stopping = asyncio.Event()
+        self._clean = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._failure: BaseException | None = None
+        self._dataplane = DataPlane(ready=self._data_plane_ready, heard=self._heard)
+        self._kernel = Kernel(config.tun.name)
+        self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel)
+        self._server = Server(
+            config, credentials.identity, credentials.server, self._dataplane, self._peers
+        )
+
+    async def run(self, listening: socket.socket | None, admin_socket: socket.socket) -> int:
+        """Work until the supervisor says stop (0) or is gone (0, at once). Raises GatewayError."""
+        await self._kernel.start(self._config.tun, [*self._all_prefixes()])
+        self._leash.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._leash, self._order)
+        self._background(admin.serve(admin_socket, self._answer))
+        if listening is not None:
+            self._background(self._server.run(listening))
+        for peer in self._peers.all.values():
+            if peer.config.connect is not None:
+                connector = Connector(
+                    peer,
+                    peer.config.connect,
+                    self._credentials.clients[peer.name],
+                    config=self._config,
+                    identity=self._credentials.identity,
+                    dataplane=self._dataplane,
+                    peers=self._peers,
+                )
+                self._background(connector.run())
+        log.info("control plane ready, pid %d, uid %d", os.getpid(), os.getuid())
+        await self._stopping.wait()
+        if self._failure is not None:
+            raise self._failure
+        if self._clean:
+            await self._stop()
+        return 0
+
+    async def _stop(self) -> None:
+        """Goodbye to the peers, then routes and addresses, then the data plane."""
+        await self._peers.goodbye_all(f"{self._config.name} stops")
+        await self._kernel.clean()
+        self._dataplane.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _order(self) -> None:
+        try:
+            order, end = link.receive_order(self._leash)
+        except BlockingIOError:
+            return
+        except OSError:
+            order, end = "gone", None
+        if end is not None:
+            self._committed = False
+            self._dataplane.attach(end)
+            return
+        # Without the supervisor nothing is cleaned: the blackholes keep packets from leaking.
+        self._clean = order == "stop"
+        asyncio.get_running_loop().remove_reader(self._leash)
+        self._stopping.set()
+
+    def _data_plane_ready(self, ready: link.Ready) -> None:
+        self._background(self._resume(ready))
+
+    async def _resume(self, ready: link.Ready) -> None:
+        try:
+            await self._peers.resume(ready)
+        except DataPlaneError as error:
+            log.error("the data plane did not take the routes: %s", error)
+            return
+        self._committed = True
+        log.info("data plane ready, pid %d", ready.pid)
+
+    def _heard(self, index: int) -> None:
+        for peer in self._peers.all.values():
+            if peer.session is not None and peer.session.index == index:
+                log.info("peer %s: its first record opened", peer.name)
+
+    async def _answer(self, request: admin.AnyRequest) -> dict[str, Any]:
+        match request:
+            case admin.Status():
+                return await self._status()
+            case admin.Health():
+                return {"ready": self._ready}
+            case admin.Connect(name):
+                await self._peers.connect(self._peer(name))
+            case admin.Disconnect(name):
+                await self._peers.disconnect(self._peer(name))
+        return {}
+
+    def _peer(self, name: str) -> Any:
+        peer = self._peers.get(name)
+        if peer is None:
+            known = ", ".join(self._peers.all) or "none is configured"
+            raise GatewayError(f"no peer {name!r}; known: {known}")
+        return peer
+
+    @property
+    def _ready(self) -> bool:
+        return self._dataplane.ready and self._committed
+
+    async def _status(self) -> dict[str, Any]:
+        peers = await self._peers.status()
+        tun = self._config.tun
+        return {
+            "name": self._config.name,
+            "version": __version__,
+            "ready": self._ready,
+            "uptime": round(time.monotonic() - self._started, 1),
+            "planes": {
+                "control": {"pid": os.getpid(), "ready": True},
+                "data": {"pid": self._dataplane.pid, "ready": self._ready},
+            },
+            "listen": str(self._config.listen),
+            "tun": {
+                "name": tun.name,
+                "mtu": tun.mtu,
+                "addresses": [str(address) for address in tun.addresses],
+            },
+            "peers": peers,
+            "drops": dict(self._dataplane.drops),
+            "handshakes": dict(self._server.outcomes),
+        }
+
+    def _all_prefixes(self) -> list[Any]:
+        return [p for peer in self._config.peers.values() for p in peer.prefixes]
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside the rest; its failure is ours."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = error
+            self._stopping.set()

@@ -1,0 +1,66 @@
+"""`gateway status` for a person: the JSON of the admin socket as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def show(status: dict[str, Any]) -> None:
+    """Print peers, their counters, and why packets were dropped."""
+    console = Console(highlight=False)
+    ready = "ready" if status["ready"] else "not ready"
+    tun = status["tun"]
+    console.print(
+        f"gateway {status['name']} ({ready}, up {_age(status['uptime'])}),"
+        f" {tun['name']} {' '.join(tun['addresses'])}, listening on {status['listen']}"
+    )
+    table = Table(box=None, pad_edge=False)
+    for title in ("peer", "state", "control", "endpoint", "suite", "age", "heard"):
+        table.add_column(title)
+    for title in ("in", "out"):
+        table.add_column(title, justify="right")
+    for peer in status["peers"]:
+        table.add_row(
+            peer["name"],
+            peer["state"],
+            peer["control"],
+            peer["endpoint"] or "-",
+            peer["suite"] or "-",
+            _age(peer["age"]),
+            _age(peer["heard"]),
+            f"{peer['rx_packets']} ({_size(peer['rx_bytes'])})",
+            f"{peer['tx_packets']} ({_size(peer['tx_bytes'])})",
+        )
+    console.print(table)
+    for peer in status["peers"]:
+        if peer["error"]:
+            console.print(f"{peer['name']}: {peer['error']}", markup=False)
+        _drops(console, f"from {peer['name']}", peer["drops"])
+    _drops(console, "from nobody known", status["drops"])
+
+
+def _drops(console: Console, whose: str, drops: dict[str, int]) -> None:
+    if drops:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(drops.items()))
+        console.print(f"dropped {whose}: {reasons}", markup=False)
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.0f} s"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,355 @@
+"""`gateway run`: opens what needs rights, starts the two planes, restarts whichever dies.
+
+It reads nothing from the network. Each plane holds a *leash* to it: over it come the ends of a new
+link and the order to stop, and its end of file says that the supervisor is gone.
+
+It keeps no copy of a link's ends: else nobody would see the end of file when a plane dies, and a
+successor would read what was meant for the dead. After a death both planes get a new link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from gateway import link, logs
+from gateway.dataplane.tun import open_tun
+from gateway.dataplane.udp import open_udp
+from gateway.errors import ConfigError, GatewayError
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+
+log = logging.getLogger(__name__)
+
+# Nobody's on a Debian system: its policy (9.2.2) reserves 30000 to 59999 and hands none out.
+CONTROL_UID: Final = 47301
+DATA_UID: Final = 47302
+
+STOP_WITHIN: Final = 4.0  # seconds for goodbyes and last counters; 5 in all with what follows
+LEASH_WITHIN: Final = 0.5  # seconds from the end of the leash to a plane's exit
+STEADY: Final = 5.0  # seconds; a plane that lived longer is restarted at once
+FIRST_PAUSE: Final = 0.2  # seconds before the restart of one that did not; doubles
+LONGEST_PAUSE: Final = 5.0
+UNUSABLE: Final = 2  # exit status of a plane that cannot work with this config or machine
+
+
+@dataclass
+class Plane:
+    """One of the two processes, and how to start it anew."""
+
+    name: str
+    arguments: list[str]
+    descriptors: tuple[int, ...]
+    process: subprocess.Popen[bytes] | None = None
+    leash: socket.socket | None = None
+    started: float = 0.0
+    pause: float = FIRST_PAUSE
+    restart_at: float | None = 0.0
+
+    def start(self) -> None:
+        """Start the process with a new leash."""
+        ours, theirs = link.pair()
+        descriptors = (*self.descriptors, theirs.fileno())
+        self.process = subprocess.Popen(
+            # -P: a folder that somebody else can write must not become a source of modules.
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                f"gateway.{self.name}",
+                *self.arguments,
+                "--leash-fd",
+                str(theirs.fileno()),
+            ],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            env=_environment(),
+        )
+        theirs.close()
+        self.leash = ours
+        self.started = time.monotonic()
+        self.restart_at = None
+
+    def let_go(self) -> None:
+        """End the leash: the plane exits."""
+        if self.leash is not None:
+            self.leash.close()
+            self.leash = None
+
+
+class Supervisor:
+    """Holds the devices for as long as the gateway runs."""
+
+    def __init__(self, config: Config, admin_path: str) -> None:
+        """Open everything. Raises GatewayError for what this machine refuses."""
+        if os.geteuid() != 0:
+            raise GatewayError(
+                "gateway run needs root: it opens /dev/net/tun and drops to users of its own;"
+                " run it with sudo"
+            )
+        self._config = config
+        self._admin_path = admin_path
+        with contextlib.ExitStack() as undo:
+            listen = config.listen
+            try:
+                self._udp = undo.enter_context(open_udp(listen.address, listen.port))
+            except GatewayError as error:
+                raise ConfigError(config.path, "listen", str(error)) from None
+            self._tcp = undo.enter_context(_open_tcp(config)) if listen.accept else None
+            self._admin = undo.enter_context(_open_admin(admin_path))
+            undo.callback(lambda: Path(admin_path).unlink(missing_ok=True))
+            try:
+                self._tun = open_tun(config.tun.name, persist=config.tun.persist)
+            except GatewayError as error:
+                raise ConfigError(config.path, "tun", str(error)) from None
+            undo.callback(lambda: os.close(self._tun))
+            self._close = undo.pop_all()
+        self._planes = self._both_planes()
+
+    def _both_planes(self) -> tuple[Plane, Plane]:
+        udp, admin = self._udp.fileno(), self._admin.fileno()
+        data = Plane(
+            "dataplane",
+            [
+                "--tun-fd",
+                str(self._tun),
+                "--udp-fd",
+                str(udp),
+                "--uid",
+                str(DATA_UID),
+                "--gid",
+                str(DATA_UID),
+            ],
+            (self._tun, udp),
+        )
+        control = Plane(
+            "control",
+            [
+                "--config",
+                str(self._config.path.absolute()),
+                "--admin-fd",
+                str(admin),
+                "--uid",
+                str(CONTROL_UID),
+                "--gid",
+                str(CONTROL_UID),
+            ],
+            (admin,),
+        )
+        if self._tcp is not None:
+            control.arguments += ["--listen-fd", str(self._tcp.fileno())]
+            control.descriptors += (self._tcp.fileno(),)
+        return control, data
+
+    def run(self) -> int:
+        """Keep both planes alive until SIGTERM or SIGINT. Returns the exit status."""
+        with self._close, _Signals() as signals:
+            status = self._watch(signals)
+            self._stop()
+            return status
+
+    def _watch(self, signals: _Signals) -> int:
+        while True:
+            self._start_what_is_due()
+            wake = {signals.fileno(): None} | {
+                os.pidfd_open(plane.process.pid): plane
+                for plane in self._planes
+                if plane.process is not None
+            }
+            due = [p.restart_at for p in self._planes if p.restart_at is not None]
+            timeout = max(min(due) - time.monotonic(), 0) if due else None
+            try:
+                readable, _, _ = select.select(list(wake), [], [], timeout)
+            finally:
+                for descriptor, plane in wake.items():
+                    if plane is not None:
+                        os.close(descriptor)
+            if signals.fileno() in readable:
+                log.info("%s: stopping", signals.take().name)
+                return 0
+            for descriptor in readable:
+                plane = wake[descriptor]
+                if plane is not None and self._died(plane) == UNUSABLE:
+                    return UNUSABLE
+
+    def _start_what_is_due(self) -> None:
+        now = time.monotonic()
+        due = [p for p in self._planes if p.restart_at is not None and p.restart_at <= now]
+        for plane in due:
+            plane.start()
+        if due and all(plane.process is not None for plane in self._planes):
+            self._new_link()
+
+    def _new_link(self) -> None:
+        for plane, end in zip(self._planes, link.pair(), strict=True):
+            with end:
+                if plane.leash is not None:
+                    with contextlib.suppress(OSError):  # it died meanwhile: the loop sees it
+                        link.hand_out(plane.leash, end)
+
+    def _died(self, plane: Plane) -> int:
+        assert plane.process is not None  # noqa: S101 - a pidfd came from it
+        status = plane.process.wait()
+        plane.process = None
+        plane.let_go()
+        if status == UNUSABLE:
+            return status
+        now = time.monotonic()
+        plane.pause = (
+            FIRST_PAUSE if now - plane.started > STEADY else min(plane.pause * 2, LONGEST_PAUSE)
+        )
+        plane.restart_at = now if now - plane.started > STEADY else now + plane.pause
+        log.error("%s plane ended (%s); starting it anew", plane.name, _how(status))
+        return status
+
+    def _stop(self) -> None:
+        """Order, then leash, then kill: at most 5 s in all."""
+        control, _data = self._planes
+        if control.leash is not None:
+            with contextlib.suppress(OSError):
+                link.order_stop(control.leash)
+            self._wait(STOP_WITHIN)
+        for plane in self._planes:
+            plane.let_go()
+        self._wait(LEASH_WITHIN)
+        for plane in self._planes:
+            if plane.process is not None and plane.process.poll() is None:
+                log.error("%s plane does not exit; killing it", plane.name)
+                try:
+                    plane.process.kill()
+                    plane.process.wait()
+                except PermissionError:
+                    # Without CAP_KILL: the container's end takes it along.
+                    log.error("%s plane cannot be killed from here", plane.name)
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        for plane in self._planes:
+            if plane.process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    plane.process.wait(max(deadline - time.monotonic(), 0))
+
+
+class _Signals:
+    """SIGTERM and SIGINT as a readable descriptor."""
+
+    def __enter__(self) -> Self:
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._write.fileno())
+        self._before = {
+            number: signal.signal(number, lambda *_: None)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._read.close()
+        self._write.close()
+
+    def fileno(self) -> int:
+        return self._read.fileno()
+
+    def take(self) -> signal.Signals:
+        return signal.Signals(self._read.recv(1)[0])
+
+
+def run(config: Config, admin_path: str) -> int:
+    """Run a gateway until it is told to stop. Raises GatewayError when it cannot start."""
+    logs.set_up(config.name, "supervisor")
+    return Supervisor(config, admin_path).run()
+
+
+def _open_tcp(config: Config) -> socket.socket:
+    address, port = config.listen.address, config.listen.port
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        tcp = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                tcp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            tcp.bind((address, port))
+            tcp.listen(128)
+        except OSError:
+            tcp.close()
+            raise
+    except OSError as error:
+        raise ConfigError(config.path, "listen", _why_not(error, config)) from None
+    return tcp
+
+
+def _why_not(error: OSError, config: Config) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"TCP {config.listen} is in use; stop what listens there, or choose another port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{config.listen.address} is no address of this machine; choose one that is, or ::"
+    return f"cannot listen on TCP {config.listen}: {error.strerror}"
+
+
+def _open_admin(path: str) -> socket.socket:
+    """The admin socket, 0600 from its first moment. A dead gateway's is replaced."""
+    folder = Path(path).parent
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _remove_if_dead(path)
+        admin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            admin.bind(path)
+            admin.listen(16)
+        except OSError:
+            admin.close()
+            raise
+        finally:
+            os.umask(before)
+    except OSError as error:
+        raise GatewayError(
+            f"{path}: cannot make the admin socket: {error.strerror}; give another with --socket"
+        ) from None
+    return admin
+
+
+def _remove_if_dead(path: str) -> None:
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise GatewayError(f"{path}: is there and is no socket; give another with --socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        try:
+            trial.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)  # noqa: PTH108 - paired with lstat above
+            return
+    raise GatewayError(f"{path}: a gateway runs already; stop it, or give another with --socket")
+
+
+def _environment() -> dict[str, str]:
+    """What a plane inherits: enough to find Python's modules, nothing to steer TLS or OpenSSL."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+    package = Path(__file__).resolve().parent.parent
+    return kept | {"PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _how(status: int) -> str:
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    return f"exit status {status}"
