@@ -206,12 +206,17 @@ def _store(
         serialization.NoEncryption(),
     )
     _write(pair.key, secret, mode=0o600, force=force)
-    _write(
-        pair.certificate,
-        certificate.public_bytes(serialization.Encoding.PEM),
-        mode=0o644,
-        force=force,
-    )
+    try:
+        _write(
+            pair.certificate,
+            certificate.public_bytes(serialization.Encoding.PEM),
+            mode=0o644,
+            force=force,
+        )
+    except GatewayError:
+        if not force:
+            pair.key.unlink()  # a lone key would only stand in the way of the next try
+        raise
     return pair
 
 

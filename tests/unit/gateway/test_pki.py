@@ -169,25 +169,49 @@ def test_a_dangling_link_is_not_followed(ca: Path, tmp_path: Path) -> None:
     with pytest.raises(GatewayError, match="is already there"):
         pki.issue("gw-a", ca)
     pki.issue("gw-a", ca, force=True)
+    (ca / "gw-b.crt").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(GatewayError, match="is already there"):
+        pki.issue("gw-b", ca)
+    assert not (ca / "gw-b.key").exists()
     assert not (tmp_path / "elsewhere").exists()
     assert not (ca / "gw-a.key").is_symlink()
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_crash_leaves_the_old_file_or_none(
+def test_a_full_disk_leaves_the_old_file_or_none(
     ca: Path, monkeypatch: pytest.MonkeyPatch, force: bool
 ) -> None:
     if force:
         pki.issue("gw-a", ca)
     before = {path.name: path.read_bytes() for path in ca.iterdir()}
 
-    def crash(descriptor: int) -> None:
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", crash)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(GatewayError, match=r"gw-a\.key: cannot be written: No space left"):
         pki.issue("gw-a", ca, force=force)
     assert {path.name: path.read_bytes() for path in ca.iterdir()} == before
+
+
+def test_a_disk_that_fills_up_leaves_no_lone_key(ca: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(ca.iterdir())
+    answers = iter([None, OSError(28, "No space left on device")])
+
+    def filling(descriptor: int) -> None:
+        if error := next(answers):
+            raise error
+
+    monkeypatch.setattr(os, "fsync", filling)
+    with pytest.raises(GatewayError, match=r"gw-a\.crt: cannot be written: No space left"):
+        pki.issue("gw-a", ca)
+    assert set(ca.iterdir()) == before
+
+
+def test_no_two_cas_share_a_subject(ca: Path, tmp_path: Path) -> None:
+    pki.init(tmp_path / "other")
+    one, two = (load_certificate(place / "ca.crt") for place in (ca, tmp_path / "other"))
+    assert one.subject != two.subject
 
 
 @pytest.mark.parametrize(
