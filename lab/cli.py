@@ -1,0 +1,159 @@
+"""The `lab` command: argv -> command (`commands.py`). The only place of the lab that exits.
+
+Exit codes: 0 pass, 1 something failed, 2 unusable input or environment, 3 warnings, 130
+interrupted; `lab exec` returns the command's own. Every option is an environment variable too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from lab import __version__, commands
+from lab.commands import Options
+from lab.engines import NAMES
+from lab.errors import LabError, NotHealthyError
+from lab.topology import DEFAULT_NAME, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_EPILOG: Final = """\
+every option is an environment variable too:
+  ENGINE, LAB_NAME, LAB_FILE, LAB_FORMAT, LAB_TIMEOUT, LAB_JUNIT, LAB_ONLY
+exit codes: 0 pass, 1 failed, 2 unusable input or environment, 3 warnings, 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except NotHealthyError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 2
+    except PermissionError as error:
+        print(f"lab: {error.filename}: {error.strerror}; run as root", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lab: interrupted; `lab down` removes what is there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _run(words: list[str]) -> int:
+    arguments = _parser().parse_args(words)
+    if getattr(arguments, "node", None) == "--":
+        raise LabError("exec: which node? as `lab exec gw-a -- gateway status`")
+    command: Callable[[Options], int] = arguments.command
+    return command(_options(arguments))
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    """Validate what argparse does not: values that came from the environment, too."""
+    if arguments.format not in {"table", "json"}:
+        raise LabError(f"--format: {arguments.format!r} is no format; use table or json")
+    timeout = None
+    if arguments.timeout is not None:
+        try:
+            timeout = float(arguments.timeout)
+        except ValueError:
+            timeout = 0
+        if not 0 < timeout < 86_400:
+            raise LabError(f"--timeout: {arguments.timeout!r} is no number of seconds above 0")
+    if arguments.engine and arguments.engine not in NAMES:
+        raise LabError(
+            f"--engine: no engine is called {arguments.engine!r}; use {' or '.join(NAMES)}"
+        )
+    argv = list(getattr(arguments, "argv", []))
+    junit = getattr(arguments, "junit", None)
+    return Options(
+        engine=arguments.engine,
+        name=check_name(arguments.name, "--name"),
+        file=Path(arguments.file) if arguments.file else None,
+        json=arguments.format == "json",
+        timeout=timeout,
+        node=getattr(arguments, "node", ""),
+        argv=argv[1:] if argv[:1] == ["--"] else argv,
+        follow=getattr(arguments, "follow", False),
+        junit=Path(junit) if junit else None,
+        only=getattr(arguments, "only", None),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("options of every command")
+    group.add_argument(
+        "--engine", default=_setting("ENGINE"), metavar="|".join(NAMES), help="what to run on"
+    )
+    group.add_argument(
+        "--name", default=_setting("LAB_NAME") or DEFAULT_NAME, help="the lab's name"
+    )
+    group.add_argument(
+        "--file", default=_setting("LAB_FILE"), help="the topology (default: compose.yaml)"
+    )
+    group.add_argument(
+        "--format",
+        default=_setting("LAB_FORMAT") or "table",
+        metavar="table|json",
+        help="of output",
+    )
+    group.add_argument(
+        "--timeout",
+        default=_setting("LAB_TIMEOUT"),
+        metavar="SECONDS",
+        help="of waiting for health",
+    )
+    parser = argparse.ArgumentParser(
+        prog="lab",
+        description="Two private networks, an untrusted network between them, one tunnel.",
+        epilog=_EPILOG,
+        formatter_class=raw,
+    )
+    parser.add_argument("--version", action="version", version=f"lab {__version__}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[Options], int], text: str) -> Any:
+        sub = subparsers.add_parser(name, help=text, description=text, parents=[common])
+        sub.set_defaults(command=command)
+        return sub
+
+    add("up", commands.up, "bring the lab up, or mend it; return when the tunnel carries packets")
+    add("down", commands.down, "remove all of the lab, whatever state it is in")
+    add("status", commands.status, "show nodes and tunnel; 0 when healthy, 1 when not")
+    execute = add("exec", commands.execute, "run a command inside a node; return its exit code")
+    execute.add_argument("node")
+    execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD")
+    logs = add("logs", commands.logs, "print the log of a node")
+    logs.add_argument("node")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come")
+    add("doctor", commands.doctor, "say what keeps the lab from running here, and how to mend it")
+    test = add(
+        "ping-test", commands.ping_test, "prove what the tunnel carries and what never leaks"
+    )
+    test.add_argument("--junit", default=_setting("LAB_JUNIT"), metavar="FILE", help="for CI")
+    test.add_argument(
+        "--only", default=_setting("LAB_ONLY"), metavar="N,N", help="checks by number"
+    )
+    return parser
+
+
+def _setting(variable: str) -> str | None:
+    """Return an option's environment variable; an empty one counts as not set, as from make."""
+    return os.environ.get(variable) or None

@@ -1,0 +1,252 @@
+"""What each `lab` command does, and what it prints: text for people, or JSON for programs.
+
+Standard output carries the result; progress goes to standard error, and only on a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from lab import bringup, picture
+from lab.engines import NAMES, choose, engine_class
+from lab.engines.base import ignore
+from lab.errors import EngineError, LabError
+from lab.topology import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.bringup import Tunnel
+    from lab.engines.base import Engine, Event
+    from lab.topology import Topology
+
+UP_TIMEOUT: Final = (
+    60.0  # s; netns needs about three, Docker with its builds more (they do not count)
+)
+_ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The validated command line."""
+
+    engine: str | None
+    name: str
+    file: Path | None = None
+    json: bool = False
+    timeout: float | None = None
+    node: str = ""
+    argv: list[str] = field(default_factory=list)
+    follow: bool = False
+    junit: Path | None = None
+    only: str | None = None
+
+
+# ---- commands
+
+
+def up(options: Options) -> int:
+    """Bring the lab up, wait until it is healthy, and show it."""
+    engine = open_lab(options)
+    tunnel = raise_lab(engine, options)
+    if options.json:
+        _print_json(_describe(engine, tunnel))
+    else:
+        print(picture.draw(engine.topology, _tunnel_text(tunnel)))
+        print(f"try: lab exec {engine.topology.hosts[0].name} -- ping {_far_address(engine)}")
+    return 0
+
+
+def down(options: Options) -> int:
+    """Remove the lab from every engine that may hold it, or from the one asked for."""
+    topology = _topology(options)
+    names = [options.engine] if options.engine else NAMES
+    removed: dict[str, list[str]] = {}
+    problems = []
+    for name in names:
+        chosen = engine_class(name)
+        found = chosen.available()
+        if not found.ok:
+            problems.append(f"{name}: {found.reason}")
+            continue
+        engine = chosen(topology)
+        before = list(engine.leftovers())
+        with watching(engine):
+            engine.down()
+        left = engine.leftovers()
+        if left:
+            raise EngineError(f"{name}: still there after down: {', '.join(left)}; run it again")
+        removed[name] = before
+    if not removed:
+        raise EngineError(f"no engine can be reached: {'; '.join(problems)}")
+    if options.json:
+        _print_json({"name": topology.name, "removed": removed})
+        return 0
+    for name, parts in removed.items():
+        print(f"{topology.name}: {len(parts)} parts removed from {name}" if parts else
+              f"{topology.name}: nothing of it on {name}")  # fmt: skip
+    return 0
+
+
+def status(options: Options) -> int:
+    """Show every node and the tunnel; 0 when healthy."""
+    engine = open_lab(options)
+    tunnel = bringup.look(engine)
+    healthy = tunnel.established and bringup.all_running(engine)
+    if options.json:
+        _print_json(_describe(engine, tunnel))
+        return 0 if healthy else 1
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("node", "role", "state", "gateway", "addresses"):
+        table.add_column(heading, no_wrap=heading != "addresses")
+    for name, state in engine.states().items():
+        node = engine.topology.nodes[name]
+        gateway = {None: "", True: "runs", False: "does not run"}[state.gateway]
+        addresses = ", ".join(str(a.ip) for port in node.ports for a in port.addresses)
+        table.add_row(name, node.role, state.state, gateway, addresses)
+    Console(highlight=False, emoji=False, width=_width()).print(table)
+    print(f"tunnel {_tunnel_text(tunnel)}")
+    return 0 if healthy else 1
+
+
+def execute(options: Options) -> int:
+    """Run a command inside a node on the caller's terminal and return its exit code."""
+    if not options.argv:
+        raise LabError(f"exec: what to run? as `lab exec {options.node} -- ip route`")
+    engine = open_lab(options, announce=False)
+    tty = sys.stdin.isatty() and sys.stdout.isatty()
+    code = engine.attach(options.node, options.argv, tty=tty)
+    return 128 - code if code < 0 else code  # ended by a signal: as a shell says it
+
+
+def logs(options: Options) -> int:
+    """Print the log of a node, and with --follow what comes."""
+    engine = open_lab(options, announce=False)
+    for line in engine.logs(options.node, follow=options.follow):
+        print(line, flush=options.follow)
+    return 0
+
+
+def doctor(options: Options) -> int:
+    """Look for what keeps the lab from running here."""
+    from lab import doctor as findings  # noqa: PLC0415 - rarely needed
+
+    return findings.report(_topology(options), options.engine, as_json=options.json)
+
+
+def ping_test(options: Options) -> int:
+    """Bring the lab up if it is not, and run the checks."""
+    from lab import pingtest  # noqa: PLC0415 - brings all checks
+
+    engine = open_lab(options)
+    raise_lab(engine, options)
+    with watching(engine):
+        results = pingtest.run(engine, options.only)
+    return pingtest.show(engine, results, as_json=options.json, junit=options.junit)
+
+
+# ---- what they share
+
+
+def open_lab(options: Options, *, announce: bool = True) -> Engine:
+    """Return the lab on its engine: the one asked for, the one that it runs on, or the best."""
+    topology = _topology(options)
+    engine, why = None, ""
+    if not options.engine:
+        for name in NAMES:
+            chosen = engine_class(name)
+            if chosen.available().ok:
+                candidate = chosen(topology)
+                if candidate.leftovers():
+                    engine, why = candidate, "the lab is on it already"
+                    break
+    if engine is None:
+        chosen, why = choose(options.engine)
+        engine = chosen(topology)
+    if announce:
+        stream = sys.stderr if options.json else sys.stdout
+        print(f"engine: {engine.kind} ({why})", file=stream, flush=True)
+    return engine
+
+
+def raise_lab(engine: Engine, options: Options) -> Tunnel:
+    """Bring it up with progress on a terminal."""
+    with watching(engine):
+        return bringup.bring_up(engine, options.timeout or UP_TIMEOUT)
+
+
+@contextmanager
+def watching(engine: Engine) -> Iterator[None]:
+    """Show the engine's events as one live line, on a terminal only."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status("") as live:
+
+        def show(event: Event) -> None:
+            live.update(f"{event.node}: {event.text}" if event.node else event.text)
+
+        engine.emit = show
+        try:
+            yield
+        finally:
+            engine.emit = ignore
+
+
+def _topology(options: Options) -> Topology:
+    """Read the topology: the one asked for, else that of this folder, else the repository's."""
+    file = options.file
+    if file is None:
+        here = Path("compose.yaml")
+        file = here if here.exists() else _ROOT / "compose.yaml"
+    return load(file, {**os.environ, "LAB_NAME": options.name})
+
+
+def _describe(engine: Engine, tunnel: Tunnel) -> dict[str, Any]:
+    """Return what `--format json` prints of a lab."""
+    return {
+        "name": engine.topology.name,
+        "engine": engine.kind,
+        "healthy": tunnel.established and bringup.all_running(engine),
+        "nodes": {
+            name: {
+                "role": engine.topology.nodes[name].role,
+                "state": state.state,
+                "gateway": state.gateway,
+                "addresses": {
+                    port.interface: [str(a) for a in port.addresses]
+                    for port in engine.topology.nodes[name].ports
+                },
+            }
+            for name, state in engine.states().items()
+        },
+        "tunnel": {"established": tunnel.established, "missing": list(tunnel.missing)},
+        "gateways": tunnel.statuses,
+    }
+
+
+def _tunnel_text(tunnel: Tunnel) -> str:
+    return f"established, {tunnel.suite}" if tunnel.established else "; ".join(tunnel.missing)
+
+
+def _far_address(engine: Engine) -> str:
+    return str(engine.topology.hosts[-1].ports[0].addresses[0].ip)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _width() -> int | None:
+    """Return the width of tables: the terminal's, or wide where there is none to wrap at."""
+    return None if sys.stdout.isatty() else 160

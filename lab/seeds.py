@@ -1,0 +1,105 @@
+"""What a gateway is given before it runs: its `gateway.toml`, certificate, key and the lab's CA.
+
+The texts are pure. The PKI is made by the product's own command, `gateway pki`, in a temporary
+folder; the CA's key never leaves it, so nobody can add a member to a lab that runs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from lab.engines.base import GATEWAY_PORT
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lab.topology import Node, Topology
+
+CONFIG: Final = "gateway.toml"
+_PKI_TIMEOUT: Final = 30  # s; it takes a fraction of one
+
+
+def seeds(topology: Topology) -> Mapping[str, Mapping[str, bytes]]:
+    """Return the files of every gateway, by gateway name: one new CA for all of them."""
+    with tempfile.TemporaryDirectory(prefix="lab-pki-") as name:
+        folder = Path(name)
+        _pki("init", str(folder))
+        for gateway in topology.gateways:
+            _pki("issue", gateway.name, "--dir", str(folder))
+        return {
+            gateway.name: {
+                CONFIG: config(topology, gateway).encode(),
+                "ca.crt": (folder / "ca.crt").read_bytes(),
+                f"{gateway.name}.crt": (folder / f"{gateway.name}.crt").read_bytes(),
+                f"{gateway.name}.key": (folder / f"{gateway.name}.key").read_bytes(),
+            }
+            for gateway in topology.gateways
+        }
+
+
+def config(topology: Topology, gateway: Node) -> str:
+    """Render a gateway's configuration: every gateway of the lab that it meets is a peer."""
+    lines = [
+        f"# {gateway.name} of the lab {topology.name}, written by `lab up`.",
+        f"name = {_toml(gateway.name)}",
+        "",
+        "[identity]",
+        f"certificate = {_toml(f'{gateway.name}.crt')}",
+        f"key = {_toml(f'{gateway.name}.key')}",
+        'ca = "ca.crt"',
+        "",
+        "[listen]",
+        'address = "0.0.0.0"',
+        f"port = {GATEWAY_PORT}",
+        f"accept = {_toml(gateway.listens)}",
+        "",
+        "[tun]",
+        'name = "tun0"',
+        f"addresses = {_toml([str(address) for address in gateway.tunnel])}",
+        "persist = true",
+    ]
+    for peer in peers(topology, gateway):
+        lines += ["", f"[peers.{peer.name}]"]
+        if peer.name in gateway.connects:
+            address = peer.address_on(topology.wan_of(peer).name)
+            lines.append(f"connect = {_toml(f'{address}:{GATEWAY_PORT}')}")
+        own = [str(prefix) for prefix in topology.networks[peer.site or ""].prefixes]
+        own += [f"{address.ip}/{address.max_prefixlen}" for address in peer.tunnel]
+        lines.append(f"prefixes = {_toml(own)}")
+    return "\n".join(lines) + "\n"
+
+
+def peers(topology: Topology, gateway: Node) -> Sequence[Node]:
+    """Return the gateways that this one meets: it connects to them, or they to it."""
+    return [
+        other
+        for other in topology.gateways
+        if other.name in gateway.connects or gateway.name in other.connects
+    ]
+
+
+def _toml(value: object) -> str:
+    """Write a text, a truth or a list of texts: for these TOML is JSON."""
+    return json.dumps(value)
+
+
+def _pki(*arguments: str) -> None:
+    command = Path(sys.executable).parent / "gateway"
+    if not command.exists():
+        raise LabError(f"no {command.name} command beside {sys.executable}; run `make setup`")
+    done = subprocess.run(
+        [str(command), "pki", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_PKI_TIMEOUT,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise LabError(f"gateway pki {arguments[0]}: {reason}")
