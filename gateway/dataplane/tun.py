@@ -35,6 +35,13 @@ _DEVICE: Final = "/dev/net/tun"
 _NAME_SIZE: Final = 16  # IFNAMSIZ, with the final zero
 
 
+class TunGoneError(GatewayError):
+    """The device was deleted under us: nothing can be read or written any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the TUN was deleted; start the gateway anew")
+
+
 class Tun(Protocol):
     """What the data plane needs of a TUN. Both calls raise OSError, BlockingIOError among them."""
 

@@ -35,6 +35,9 @@ class Drop(StrEnum):
     INCOMPLETE = "incomplete", "the rest of its record did not come in time"
     FORGED = "forged", "its record did not open: damaged, or not sealed with this session's key"
 
+    # No datagram at all.
+    RECEIVE_FAILED = "receive-failed", "the read of the UDP socket failed"
+
     # Packets on their way in.
     BAD_FRAME = "bad-frame", "the opened record does not consist of whole frames"
     NOT_IP = "not-ip", "neither an IPv4 nor an IPv6 packet"

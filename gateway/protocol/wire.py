@@ -53,9 +53,9 @@ Header = tuple[int, int, int, int]
 """fragment, fragments, session index, record counter"""
 
 
-def parse_header(datagram: Buffer, length: int) -> Header | None:
-    """Read the header of a datagram of `length` bytes, or None when it is not one of ours."""
-    if length <= HEADER_SIZE:
+def parse_header(datagram: Buffer) -> Header | None:
+    """Read the header of a datagram, or None when it is not one of ours."""
+    if len(datagram) <= HEADER_SIZE:
         return None
     kind, fragment, fragments, zero, index, counter = HEADER.unpack_from(datagram)
     if kind != TYPE_DATA or zero or not fragment < fragments <= MAX_FRAGMENTS:

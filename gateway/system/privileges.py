@@ -127,7 +127,7 @@ def _verify(uid: int, gid: int, keep: frozenset[int]) -> None:
     status = dict(
         line.split(":\t", 1)
         for line in Path("/proc/self/status")
-        .read_text(encoding="ascii", errors="replace")
+        .read_text(encoding="utf-8", errors="replace")
         .splitlines()
         if ":\t" in line
     )

@@ -1,0 +1,65 @@
+"""`python -m gateway.dataplane`: started by the supervisor as root, with its descriptors open.
+
+All that this process will ever need is imported by the time it drops its rights: afterwards it can
+open no file, start no process and no thread, and it holds no capability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+import traceback
+
+from gateway import logs
+from gateway.dataplane.loop import Loop
+from gateway.dataplane.tun import TunDevice
+from gateway.dataplane.udp import UdpSocket
+from gateway.errors import GatewayError
+from gateway.protocol.wire import DATAGRAM_SIZE
+from gateway.system.privileges import drop_to, forbid_new_descriptors
+
+log = logging.getLogger("gateway.dataplane")
+
+
+def main() -> int:
+    """Run the data plane. Exit status 0 when told to end, 2 when it cannot work here."""
+    options = _parse()
+    logs.set_up(options.name, "data")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    try:
+        leash = socket.socket(fileno=options.leash_fd)
+        udp = UdpSocket(socket.socket(fileno=options.udp_fd))
+        loop = Loop(TunDevice(options.tun_fd), udp, leash, options.datagram_size)
+        drop_to(options.uid, options.gid)
+        forbid_new_descriptors()
+        loop.run()
+    except GatewayError as error:
+        log.error("%s", error)
+        return 2
+    except OSError as error:
+        log.error("a descriptor that I was given cannot be used: %s", error.strerror)
+        return 2
+    except Exception as error:  # noqa: BLE001 - a bug: one line that says where, then a restart
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        log.critical("bug at %s:%s: %r", where.name, where.lineno, error)
+        return 1
+    loop.close()
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gateway.dataplane", description=__doc__)
+    for fd in ("--tun-fd", "--udp-fd", "--leash-fd"):
+        parser.add_argument(fd, type=int, required=True)
+    parser.add_argument("--uid", type=int, required=True)
+    parser.add_argument("--gid", type=int, required=True)
+    parser.add_argument("--datagram-size", type=int, default=DATAGRAM_SIZE)
+    parser.add_argument("--name", default="gateway", help="the gateway's, for the log")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""What control orders, carried out. Every numbered message is answered by one `Ack`.
+
+How messages come and go is `uplink.py`'s business; when this process ends is `loop.py`'s.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from gateway import link
+from gateway.dataplane.routes import Routes
+from gateway.dataplane.sessions import InstallError
+from gateway.dataplane.udp import resolve
+
+if TYPE_CHECKING:
+    from gateway.dataplane.outbound import Outbound
+    from gateway.dataplane.sessions import Directory, Peer
+    from gateway.protocol.reassembly import Reassembly
+
+
+class Commands:
+    """Carries out the messages of one control plane after the other."""
+
+    def __init__(
+        self, directory: Directory, outbound: Outbound, reassembly: Reassembly, family: int
+    ) -> None:
+        """`family` is that of the UDP socket, to which endpoints are mapped."""
+        self._directory = directory
+        self._outbound = outbound
+        self._reassembly = reassembly
+        self._family = family
+        self._gathered: Routes[Peer] = Routes()
+        self._mistake: str | None = None
+
+    def greet(self) -> link.Ready:
+        """Begin with a new control plane: what the last one left unfinished is void."""
+        self._start_gathering()
+        sessions = [
+            link.LiveSession(index=session.index, peer=session.peer.name)
+            for session in self._directory.sessions.values()
+        ]
+        return link.Ready(pid=os.getpid(), sessions=sessions)
+
+    def carry_out(self, message: link.Down) -> list[link.Up]:
+        """Do what a message says; the answers. `Stop` is the loop's."""
+        match message:
+            case link.Install():
+                return [link.Ack(message.seq, self._install(message))]
+            case link.Activate():
+                return [link.Ack(message.seq, self._activate(message.index))]
+            case link.Retire():
+                self._reassembly.forget(message.index)
+                self._directory.retire(message.index)
+                return [link.Ack(message.seq)]
+            case link.Routes():
+                self._gather(message.entries)
+                return []
+            case link.CommitRoutes():
+                return [link.Ack(message.seq, self._commit())]
+            case link.Report():
+                return [*self.counters(), link.Ack(message.seq)]
+            case link.Stop():
+                return list(self.counters())
+
+    def counters(self) -> list[link.Counters]:
+        """Return the totals, as many messages as they need: the first has the drops of nobody."""
+        peers = list(self._directory.peers.items())
+        drops = {str(reason): count for reason, count in self._directory.drops.items()}
+        return [
+            link.Counters(
+                peers={
+                    name: peer.counters()
+                    for name, peer in peers[start : start + link.PEERS_A_REPORT]
+                },
+                drops=drops,
+            )
+            for start in range(0, max(len(peers), 1), link.PEERS_A_REPORT)
+        ]
+
+    def _install(self, order: link.Install) -> str | None:
+        try:
+            endpoint = resolve(*order.endpoint, self._family)
+            self._directory.install(order, endpoint)
+        except (InstallError, ValueError, OSError) as error:
+            return f"cannot install {order.index:#010x} for {order.peer}: {error}"
+        return None
+
+    def _activate(self, index: int) -> str | None:
+        session = self._directory.sessions.get(index)
+        if session is None:
+            return f"cannot activate {index:#010x}: no such session"
+        session.peer.sending = session
+        self._outbound.send_empty(session)
+        return None
+
+    def _start_gathering(self) -> None:
+        self._gathered = Routes()
+        self._mistake = None
+
+    def _gather(self, entries: list[tuple[str, str]]) -> None:
+        for prefix, name in entries:
+            try:
+                self._gathered.add(prefix, self._directory.peer(name))
+            except ValueError as error:
+                self._mistake = self._mistake or f"routes stay as they were: {error}"
+
+    def _commit(self) -> str | None:
+        mistake = self._mistake
+        if mistake is None:
+            self._directory.routes = self._gathered
+        self._start_gathering()
+        return mistake

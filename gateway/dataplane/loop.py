@@ -1,0 +1,163 @@
+"""One epoll loop over leash, link, UDP and TUN, in this order in each round.
+
+Each device is drained up to a bound and then the other has its turn, so neither direction starves
+the other, and control is heard in each round. Packets never wait for control: without a link the
+sessions go on, and the loop waits on the leash for a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from typing import TYPE_CHECKING, Final
+
+from gateway import link
+from gateway.dataplane.commands import Commands
+from gateway.dataplane.inbound import Inbound
+from gateway.dataplane.outbound import Outbound
+from gateway.dataplane.sessions import Directory
+from gateway.dataplane.uplink import LinkGoneError, Uplink
+from gateway.protocol.wire import DATAGRAM_SIZE
+
+if TYPE_CHECKING:
+    import socket
+
+    from gateway.dataplane.sessions import Session
+    from gateway.dataplane.tun import Tun
+    from gateway.dataplane.udp import Udp
+
+log = logging.getLogger(__name__)
+
+REPORT_EVERY: Final = 1.0  # seconds
+MESSAGES_A_ROUND: Final = 16
+
+
+class Loop:
+    """The data plane at work."""
+
+    def __init__(
+        self, tun: Tun, udp: Udp, leash: socket.socket, datagram_size: int = DATAGRAM_SIZE
+    ) -> None:
+        self.directory = Directory()
+        self._leash = leash
+        self._tun_fd = tun.fileno()
+        self._udp_fd = udp.fileno()
+        self._outbound = Outbound(tun, udp, self.directory, datagram_size)
+        self._inbound = Inbound(tun, udp, self.directory, self._heard)
+        self._commands = Commands(
+            self.directory, self._outbound, self._inbound.reassembly, udp.family
+        )
+        self._uplink: Uplink | None = None
+        leash.setblocking(False)
+        self._epoll = select.epoll()
+        for fd in (leash.fileno(), self._udp_fd, self._tun_fd):
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def run(self) -> None:
+        """Carry packets until control says stop or the supervisor is gone.
+
+        Raises TunGoneError when the device was deleted.
+        """
+        leash_fd, udp_fd, tun_fd = self._leash.fileno(), self._udp_fd, self._tun_fd
+        poll = self._epoll.poll
+        receive, transmit = self._inbound.drain, self._outbound.drain
+        report_at = _now() + REPORT_EVERY
+        while True:
+            ready = {fd for fd, _ in poll(max(0.0, report_at - _now()))}
+            now = _now()
+            if leash_fd in ready:
+                if not self._obey_leash():
+                    return
+            elif (
+                self._uplink is not None
+                and self._uplink.fileno() in ready  # of this round: a new link may have its number
+                and not self._obey_control(self._uplink)
+            ):
+                return
+            if udp_fd in ready:
+                receive(now)
+            if tun_fd in ready:
+                transmit()
+            if now >= report_at:
+                report_at = now + REPORT_EVERY
+                self._each_second(now)
+
+    def close(self) -> None:
+        """Let go of the link and the epoll descriptor; the devices are the caller's."""
+        self._drop_link()
+        self._epoll.close()
+
+    def _obey_leash(self) -> bool:
+        """Take a new link, or learn that it is time to exit (False)."""
+        # The old link goes first: whatever its control still sent must not reach the new one's
+        # state, and there is room for one descriptor only.
+        self._drop_link()
+        try:
+            order, end = link.receive_order(self._leash)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if order == "stop" or end is None:
+            log.info("%s", "told to stop" if order == "stop" else "the supervisor is gone")
+            return False
+        self._uplink = Uplink(end)
+        self._epoll.register(end.fileno(), select.EPOLLIN)
+        self._send(self._commands.greet())
+        return True
+
+    def _obey_control(self, uplink: Uplink) -> bool:
+        """Carry out what control sent. False: it said stop."""
+        try:
+            uplink.flush()
+            for _ in range(MESSAGES_A_ROUND):
+                message = None if uplink.stuck else uplink.receive()
+                if message is None:
+                    break
+                for answer in self._commands.carry_out(message):
+                    uplink.send(answer)
+                if isinstance(message, link.Stop):
+                    log.info("control says stop")
+                    return False
+        except LinkGoneError as error:
+            self._drop_link(str(error))
+        else:
+            self._watch(uplink)
+        return True
+
+    def _send(self, message: link.Up) -> None:
+        uplink = self._uplink
+        if uplink is None:
+            return
+        try:
+            uplink.send(message)
+        except LinkGoneError as error:
+            self._drop_link(str(error))
+        else:
+            self._watch(uplink)
+
+    def _watch(self, uplink: Uplink) -> None:
+        """Wait for what the link is to do next."""
+        self._epoll.modify(uplink.fileno(), select.EPOLLOUT if uplink.stuck else select.EPOLLIN)
+
+    def _drop_link(self, why: str = "") -> None:
+        if self._uplink is not None:
+            if why:
+                log.warning("link to control lost: %s; the sessions go on", why)
+            self._uplink.close()  # epoll forgets it by itself
+            self._uplink = None
+
+    def _heard(self, session: Session) -> None:
+        self._send(link.Heard(session.index))
+
+    def _each_second(self, now: float) -> None:
+        self._inbound.reassembly.expire(now)
+        if self._uplink is not None and not self._uplink.stuck:
+            for message in self._commands.counters():
+                self._send(message)
+
+
+def _now() -> float:
+    """Seconds that go on while the machine sleeps: sessions age in them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,80 @@
+"""Which peer an address belongs to: the longest prefix wins.
+
+One dict for each prefix length, tried from the longest that is in use; in front of them a cache of
+addresses seen, since packets come in flows. So a lookup's time depends on how many *lengths* are in
+use at worst, and never on how many prefixes.
+
+A table is built aside and then swapped in whole (`sessions.py`); it does not change afterwards.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+CACHED: Final = 65536  # addresses; about 10 MB when full
+
+_BITS: Final = {4: 32, 16: 128}  # by address size in bytes
+
+
+class Routes(Generic[T]):
+    """Longest-prefix match from prefixes to peers, IPv4 and IPv6."""
+
+    def __init__(self) -> None:
+        self._lengths: dict[int, list[tuple[int, dict[int, T]]]] = {4: [], 16: []}
+        """By address size: (bits after the prefix, prefixes), the longest prefix first."""
+        self._cache: dict[bytes, T | None] = {}
+
+    def __len__(self) -> int:
+        """Prefixes."""
+        return sum(len(table) for family in self._lengths.values() for _, table in family)
+
+    def add(self, prefix: str, peer: T) -> None:
+        """Add a prefix (`10.0.0.0/8`, `fd00::/64`) while the table is being built.
+
+        Raises ValueError when it is not one, or belongs to another peer already.
+        """
+        address, bits = parse(prefix)
+        shift = _BITS[len(address)] - bits
+        family = self._lengths[len(address)]
+        table = next((table for known, table in family if known == shift), None)
+        if table is None:
+            table = {}
+            family.append((shift, table))
+            family.sort(key=lambda entry: entry[0])
+        if table.setdefault(int.from_bytes(address) >> shift, peer) is not peer:
+            raise ValueError(f"{prefix} is given to two peers")
+
+    def lookup(self, address: bytes) -> T | None:
+        """Find the peer of an address of 4 or 16 bytes."""
+        cache = self._cache
+        if address in cache:
+            return cache[address]
+        if len(cache) >= CACHED:
+            cache.clear()
+        found = cache[address] = self._match(address)
+        return found
+
+    def _match(self, address: bytes) -> T | None:
+        number = int.from_bytes(address)
+        for shift, table in self._lengths[len(address)]:
+            peer = table.get(number >> shift)
+            if peer is not None:
+                return peer
+        return None
+
+
+def parse(prefix: str) -> tuple[bytes, int]:
+    """Read a prefix: its address and its length in bits. Raises ValueError."""
+    host, slash, length = prefix.partition("/")
+    try:
+        address = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    except (OSError, ValueError):
+        raise ValueError(f"{prefix!r} is no prefix") from None
+    size = _BITS[len(address)]
+    bits = int(length) if slash and length.isascii() and length.isdigit() else -1
+    if not 0 <= bits <= size or int.from_bytes(address) & ((1 << (size - bits)) - 1):
+        raise ValueError(f"{prefix!r} is no prefix")
+    return address, bits
