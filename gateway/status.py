@@ -11,6 +11,8 @@ from rich.table import Table
 def show(status: dict[str, Any]) -> None:
     """Print peers, their counters, and why packets were dropped."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)  # a file or pipe does not wrap
     ready = "ready" if status["ready"] else "not ready"
     tun = status["tun"]
     console.print(

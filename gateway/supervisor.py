@@ -132,6 +132,8 @@ class Supervisor:
                 str(DATA_UID),
                 "--gid",
                 str(DATA_UID),
+                "--name",
+                self._config.name,
             ],
             (self._tun, udp),
         )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import concurrent.futures.thread  # getaddrinfo runs in it; after the drop it may be unreadable
+import encodings.idna  # so is what a host name is encoded with
 import logging
 import signal
 import socket

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.sessions import HandshakeError, boottime
+from gateway.errors import GatewayError
 from gateway.identity import explain
 from gateway.protocol import messages
 from gateway.protocol.messages import Disconnect, MalformedError, Ping, Pong
@@ -102,6 +103,12 @@ class Peers:
             if not peer.wanted:
                 await self._dataplane.retire(session.index)
                 raise HandshakeError("disconnected", "taken down by command meanwhile")
+            try:
+                # Routes before packets: the first record may be answered at once.
+                await self._kernel.add_routes(peer.config.prefixes)
+            except GatewayError as error:
+                await self._dataplane.retire(session.index)
+                raise HandshakeError("local", str(error)) from None
             await self._dataplane.activate(session.index)
             old = [*peer.orphans, *([peer.session.index] if peer.session else [])]
             replaced, peer.channel = peer.channel, channel
@@ -110,7 +117,6 @@ class Peers:
                 await self._dataplane.retire(index)
             if replaced is not None:
                 replaced.abort()
-            await self._kernel.add_routes(peer.config.prefixes)
             peer.changed.set()
         log.info(
             "peer %s: established with %s, suite %s, session %#010x",
@@ -131,11 +137,12 @@ class Peers:
             why = f"malformed frame: {error}"
         finally:
             pinging.cancel()
-            if peer.channel is channel:
+            ours = peer.channel is not channel  # a goodbye of ours, or a newer connection
+            if not ours:
                 peer.channel = None
                 peer.changed.set()
             channel.abort()
-        return why
+        return "we closed it" if ours else why
 
     async def _listen(self, peer: Peer, channel: Channel) -> str:
         while True:
@@ -150,7 +157,7 @@ class Peers:
                 case Pong():
                     pass
                 case Disconnect(reason):
-                    if peer.channel is channel:
+                    if peer.channel is channel:  # an older connection's goodbye ends nothing
                         await self._end_session(peer)
                     return f"the peer said goodbye: {messages.printable(reason)}"
                 case other:
