@@ -1,0 +1,1 @@
+"""Tests that need a Docker Engine; without one they are skipped, and say how to start one."""
