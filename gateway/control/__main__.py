@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import concurrent.futures.thread  # getaddrinfo runs in it; after the drop it may be unreadable
-import encodings.idna  # so is what a host name is encoded with
+import importlib
 import logging
 import signal
 import socket
@@ -21,6 +20,7 @@ from gateway import config as configuration
 from gateway import logs
 from gateway.control.plane import ControlPlane, Credentials
 from gateway.errors import GatewayError
+from gateway.protocol import keys
 from gateway.system.privileges import CAP_NET_ADMIN, drop_to
 
 log = logging.getLogger("gateway.control")
@@ -46,6 +46,7 @@ def main() -> int:
         config = configuration.load(options.config)
         logs.set_up(config.name, "control")
         credentials = Credentials(config)
+        _load_what_loads_late()
         drop_to(options.uid, options.gid, keep=frozenset({CAP_NET_ADMIN}))
         return asyncio.run(_run(config, credentials, leash, listening, admin))
     except GatewayError as error:
@@ -54,6 +55,15 @@ def main() -> int:
     except Exception:
         log.exception("the control plane failed; this is a bug")
         return 70
+
+
+def _load_what_loads_late() -> None:
+    """After the drop Python's files may be unreadable: the project can live in a 0700 home."""
+    for module in ("concurrent.futures.thread", "encodings.idna"):  # name resolution needs them
+        importlib.import_module(module)
+    # `cryptography` imports its backend at the first use: exchange keys once with ourselves.
+    offer = keys.Offer()
+    keys.derive(bytes(keys.HASH_LENGTH), keys.answer(offer.x25519, offer.mlkem).secret, "")
 
 
 async def _run(

@@ -100,8 +100,9 @@ class Server:
             self._refused(host, "data-plane", f"our data plane: {error}")
         except ssl.SSLError as error:
             self._refused(host, "tls", explain(error))
-        except (OSError, EOFError) as error:
-            self._refused(host, "closed", explain(error))
+        except (OSError, EOFError):
+            where = "during TLS" if channel is None else "before a session; maybe it distrusts us"
+            self._refused(host, "closed", f"the caller left {where}")
         else:
             self.outcomes["established"] += 1
             self._half_open -= 1
