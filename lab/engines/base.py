@@ -144,6 +144,15 @@ class Running:
             raise EngineError(f"{self.node}: the probe ended: {self.last_error()}")
         return line
 
+    def waiting(self) -> list[str]:
+        """Return the lines that have come and that nobody took, without waiting for more."""
+        found = []
+        with suppress(Empty):
+            while (line := self._lines.get_nowait()) is not None:
+                found.append(line)
+            self._lines.put(None)  # its end was among them: leave that for the next to see
+        return found
+
     def json(self, timeout: float) -> Any:
         """Return the next line, decoded."""
         line = self.line(timeout)

@@ -1,0 +1,263 @@
+"""What a check is: one claim, what was measured, and a control that shows that it can fail.
+
+A check is a module with NUMBER, CLAIM and `run(engine, findings)`. It calls `findings.expect` for
+each thing that must be so, and `findings.control` for each thing that shows that a fault would have
+been seen. A check with a failed expectation fails; so does one whose control fails, or that has
+none: a proof that cannot fail proves nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from lab.engines.base import GATEWAY_PORT
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lab.engines.base import Engine
+    from lab.topology import Node
+
+T = TypeVar("T")
+
+PROBE_PORT: Final = 7007  # where responders answer, inside the sites
+PROBE_START: Final = 20.0  # s for a probe to be ready: Python and scapy on a busy machine
+RECOVERY: Final = 10.0  # s in which the tunnel must be back (issue: check 7)
+
+
+class Verdict(StrEnum):
+    """What came of a check."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One thing that a check saw, with its figures."""
+
+    ok: bool
+    text: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One check, done."""
+
+    number: int
+    name: str
+    claim: str
+    verdict: Verdict
+    details: tuple[Detail, ...]
+    controls: tuple[Detail, ...]
+    seconds: float
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Say what went wrong, one line each."""
+        found = [detail.text for detail in self.details if not detail.ok]
+        found += [f"control failed: {control.text}" for control in self.controls if not control.ok]
+        return tuple(found)
+
+
+class Findings:
+    """What a check collects; several threads may."""
+
+    def __init__(self) -> None:
+        self.details: list[Detail] = []
+        self.controls: list[Detail] = []
+        self._lock = threading.Lock()
+
+    def expect(self, ok: bool, text: str, **figures: Any) -> None:
+        """Note something that must be so."""
+        with self._lock:
+            self.details.append(Detail(ok, text, figures))
+
+    def control(self, ok: bool, text: str, **figures: Any) -> None:
+        """Note something that shows that this check would see a fault."""
+        with self._lock:
+            self.controls.append(Detail(ok, text, figures))
+
+
+class Check(Protocol):
+    """A module of this package."""
+
+    NUMBER: int
+    CLAIM: str
+    __name__: str
+
+    def run(self, engine: Engine, findings: Findings) -> None:
+        """Set up, act, prove."""
+
+
+def perform(check: Check, engine: Engine) -> Result:
+    """Run one check. What keeps it from ending is a failed expectation, too."""
+    findings = Findings()
+    start = time.monotonic()
+    try:
+        check.run(engine, findings)
+    except LabError as error:
+        findings.expect(False, str(error))
+    if not findings.controls:
+        findings.control(False, "none was run")
+    good = all(d.ok for d in findings.details) and all(c.ok for c in findings.controls)
+    return Result(
+        check.NUMBER,
+        check.__name__.rpartition(".")[2].replace("_", " "),
+        check.CLAIM,
+        Verdict.PASS if good else Verdict.FAIL,
+        tuple(sorted(findings.details, key=lambda detail: detail.text)),
+        tuple(findings.controls),
+        time.monotonic() - start,
+    )
+
+
+# ---- what checks share
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """From one host to a host of another site, over one version of IP."""
+
+    source: Node
+    target: Node
+    version: int
+
+    @property
+    def address(self) -> str:
+        """The target's address."""
+        return self.target.address_on(self.target.site or "", self.version)
+
+    @property
+    def own_address(self) -> str:
+        """The source's address."""
+        return self.source.address_on(self.source.site or "", self.version)
+
+    def __str__(self) -> str:
+        return f"{self.source.name} -> {self.target.name} IPv{self.version}"
+
+
+def directions(engine: Engine, *versions: int) -> list[Direction]:
+    """Return every direction between hosts of different sites, for these versions of IP."""
+    hosts = engine.topology.hosts
+    return [
+        Direction(source, target, version)
+        for version in versions
+        for source in hosts
+        for target in hosts
+        if source.site != target.site
+    ]
+
+
+def side_by_side(work: Callable[..., T], *columns: Sequence[Any]) -> list[T]:
+    """Do the same for each item (or row of items) at once and return what came of each."""
+    rows = list(zip(*columns, strict=True))
+    with ThreadPoolExecutor(max_workers=max(1, len(rows))) as pool:
+        futures = [pool.submit(work, *row) for row in rows]
+    return [future.result() for future in futures]
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The summary of a ping, as the system's `ping` prints it. Times in ms."""
+
+    sent: int
+    received: int
+    text: str
+    rtt: tuple[float, float, float, float] | None  # min, avg, max, mdev
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The same for programs."""
+        names = ("min", "avg", "max", "mdev")
+        times = dict(zip(names, self.rtt, strict=True)) if self.rtt else {}
+        return {"sent": self.sent, "received": self.received, **times}
+
+
+_COUNTS: Final = re.compile(r"(\d+) packets transmitted, (\d+) received")
+_TIMES: Final = re.compile(r"min/avg/max/mdev = ([\d.]+)/([\d.]+)/([\d.]+)/([\d.]+) ms")
+
+
+def parse_ping(output: str) -> Ping:
+    """Read the summary of iputils' ping."""
+    counts, times = _COUNTS.search(output), _TIMES.search(output)
+    if counts is None:
+        return Ping(0, 0, (output.strip() or "no output").splitlines()[-1], None)
+    rtt = tuple(float(part) for part in times.groups()) if times else None
+    sent, received = int(counts[1]), int(counts[2])
+    lost = 100 * (sent - received) / sent if sent else 0
+    text = f"{sent} packets transmitted, {received} received, {lost:g}% packet loss"
+    if times:
+        text += f", rtt min/avg/max/mdev = {'/'.join(times.groups())} ms"
+    return Ping(sent, received, text, rtt if rtt is None else (rtt[0], rtt[1], rtt[2], rtt[3]))
+
+
+def ping(engine: Engine, node: str, address: str, count: int = 3) -> Ping:
+    """Ping with the system's ping, ten a second; a second of patience after the last."""
+    argv = ["ping", "-n", "-c", str(count), "-i", "0.1", "-W", "1", address]
+    done = engine.run(node, argv, timeout=count * 0.1 + 15)
+    return parse_ping(done.stdout or done.stderr)
+
+
+def disconnect(engine: Engine) -> None:
+    """Take the tunnel down by command, at the side that connects; its process goes on."""
+    for gateway in engine.topology.gateways:
+        for peer in gateway.connects:
+            _command(engine, gateway.name, "disconnect", peer)
+
+
+def connect(engine: Engine) -> None:
+    """Let the tunnel come up again; returns before it is there."""
+    for gateway in engine.topology.gateways:
+        for peer in gateway.connects:
+            _command(engine, gateway.name, "connect", peer)
+
+
+def _command(engine: Engine, gateway: str, verb: str, peer: str) -> None:
+    done = engine.run(gateway, ["gateway", verb, peer], timeout=15)
+    if not done.ok:
+        reason = (done.stderr.strip() or f"exit {done.returncode}").splitlines()[-1]
+        raise LabError(f"{gateway}: gateway {verb} {peer}: {reason}")
+
+
+def strangers(
+    engine: Engine, flows: Sequence[Mapping[str, Any]], *, complaints: bool = False
+) -> list[str]:
+    """Return the flows on the WAN that are not the tunnel's: UDP and TCP 55555 between gateways.
+
+    With `complaints`, ICMP between WAN addresses passes too: what a gateway or the router says of a
+    datagram whose receiver is gone. A packet of a site has other addresses.
+    """
+    topology = engine.topology
+    gateways = {
+        str(address.ip)
+        for gateway in topology.gateways
+        for address in gateway.port_on(topology.wan_of(gateway).name).addresses
+    }
+    wan = gateways | {str(a.ip) for port in topology.router.ports for a in port.addresses}
+    found = []
+    for flow in flows:
+        ends = (flow["source"], flow["target"])
+        ports = (flow["source_port"], flow["target_port"])
+        if (
+            gateways.issuperset(ends)
+            and flow["protocol"] in {"udp", "tcp"}
+            and GATEWAY_PORT in ports
+        ):
+            continue
+        if complaints and wan.issuperset(ends) and flow["protocol"] in {"icmp", "icmp6"}:
+            continue
+        where = " -> ".join(
+            f"{end}:{port}" if port is not None else str(end)
+            for end, port in zip(ends, ports, strict=True)
+        )
+        found.append(f"{flow['protocol']} {where} ({flow['frames']} frames)")
+    return found

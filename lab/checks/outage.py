@@ -1,0 +1,203 @@
+"""When a gateway stops, pings stop and nothing leaks; when it starts again, they work again.
+
+Set-up   both hosts ping each other all the time, each ping filled with a marker; a sniffer on every
+         interface of the router.
+Act      stop the connecting gateway's machine and start it; then, apart, stop only the gateway
+         process of the listening one, cleanly and by kill -9, and start it.
+Proof    while it is stopped no ping is answered; the marker never shows on the router; after the
+         start both directions work within 10 s, and the other side was not touched.
+Control  with the tunnel disconnected and the blackhole routes taken away for a moment, the same
+         sniffer sees the marker in plaintext: the leak that those routes prevent.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from lab.bringup import wait_healthy
+from lab.checks.base import (
+    PROBE_START,
+    RECOVERY,
+    Direction,
+    connect,
+    directions,
+    disconnect,
+    side_by_side,
+    strangers,
+)
+from lab.errors import EngineError, LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lab.checks.base import Findings
+    from lab.engines.base import Engine, Running
+
+NUMBER: Final = 7
+CLAIM: Final = "a stopped gateway stops the pings, leaks nothing, and is back within 10 s"
+_SILENCE: Final = 1.0  # s without a single answer
+_FLIGHT: Final = 0.3  # s that an answer may still be on its way
+_UNTIL_INPUT_ENDS: Final = 'ping "$@" & read -r _; kill $!'  # ping itself never looks at its input
+
+
+def run(engine: Engine, findings: Findings) -> None:
+    """Three outages and the control, one after the other: they share the tunnel."""
+    connecting = next(g.name for g in engine.topology.gateways if g.connects)
+    listening = next(g.name for g in engine.topology.gateways if g.listens)
+    outages: list[tuple[str, Callable[[], None], Callable[[], None]]] = [
+        (
+            f"{connecting} stopped",
+            lambda: engine.stop(connecting),
+            lambda: engine.start(connecting),
+        ),
+        (
+            f"gateway process of {listening} stopped",
+            lambda: engine.stop_gateway(listening),
+            lambda: engine.start_gateway(listening),
+        ),
+        (
+            f"gateway process of {listening} killed",
+            lambda: engine.stop_gateway(listening, kill=True),
+            lambda: engine.start_gateway(listening),
+        ),
+    ]
+    for what, stop, start in outages:
+        _outage(engine, findings, what, stop, start)
+    _control(engine, findings)
+
+
+def _outage(
+    engine: Engine,
+    findings: Findings,
+    what: str,
+    stop: Callable[[], None],
+    start: Callable[[], None],
+) -> None:
+    marker = secrets.token_bytes(16)
+    with ExitStack() as stack:
+        sniffer = stack.enter_context(_sniffer(engine, marker))
+        pings = [
+            stack.enter_context(_Pinging(engine, way, marker)) for way in directions(engine, 4)
+        ]
+        for one in pings:
+            one.wait(RECOVERY)
+        try:
+            stop()
+            time.sleep(_FLIGHT)
+            for one in pings:
+                one.drain()
+            time.sleep(_SILENCE)
+            answered = sum(one.drain() for one in pings)
+        finally:
+            begin = time.monotonic()
+            start()
+        back = max(side_by_side(lambda one: one.wait(RECOVERY, since=begin), pings))
+        seen = sniffer.finish()
+    findings.expect(
+        answered == 0, f"{what}: {answered} pings answered meanwhile", answered=answered
+    )
+    findings.expect(
+        back <= RECOVERY,
+        f"{what}: both ways work {back:.1f} s after the start",
+        seconds=round(back, 2),
+    )
+    count = seen["markers"][marker.hex()]
+    others = strangers(engine, seen["flows"], complaints=True)
+    said = f"{count} plaintext frames on the WAN"
+    said += f"; beside the tunnel: {', '.join(others)}" if others else ""
+    clean = count == 0 and not others and seen["dropped"] == 0 and seen["frames"] > 0
+    findings.expect(clean, f"{what}: {said}", plaintext=count, others=others)
+    wait_healthy(engine, RECOVERY)
+
+
+def _control(engine: Engine, findings: Findings) -> None:
+    """Take away what stops the leak, and see the leak."""
+    marker = secrets.token_bytes(16)
+    way = directions(engine, 4)[0]
+    gateway = engine.topology.gateway_of(way.source.site or "").name
+    disconnect(engine)
+    try:
+        with _sniffer(engine, marker) as sniffer, _without_blackholes(engine, gateway):
+            argv = [
+                "ping",
+                "-n",
+                "-c",
+                "3",
+                "-i",
+                "0.1",
+                "-W",
+                "1",
+                "-p",
+                marker.hex(),
+                way.address,
+            ]
+            engine.run(way.source.name, argv)
+            count = sniffer.finish()["markers"][marker.hex()]
+    finally:
+        connect(engine)
+    text = f"without blackhole routes on {gateway}: {count} plaintext frames seen on the WAN"
+    findings.control(count > 0, text, plaintext=count)
+    wait_healthy(engine, RECOVERY)
+
+
+@contextmanager
+def _sniffer(engine: Engine, marker: bytes) -> Iterator[Running]:
+    with engine.probe(engine.topology.router.name, "sniffer", "--marker", marker.hex()) as sniffer:
+        sniffer.json(PROBE_START)
+        yield sniffer
+
+
+@contextmanager
+def _without_blackholes(engine: Engine, gateway: str) -> Iterator[None]:
+    """Take the IPv4 blackhole routes of a gateway away, whoever set them, and put them back."""
+
+    def route(*words: str) -> str:
+        done = engine.run(gateway, ["ip", "-4", "route", *words], rights=True)
+        if not done.ok:
+            raise LabError(f"{gateway}: ip route {' '.join(words)}: {done.stderr.strip()}")
+        return done.stdout
+
+    lines = [line.split() for line in route("show", "type", "blackhole").splitlines()]
+    for words in lines:
+        route("del", *words)
+    try:
+        yield
+    finally:
+        for words in lines:
+            route("replace", *words)
+
+
+class _Pinging:
+    """A ping that goes on, filled with a marker."""
+
+    def __init__(self, engine: Engine, way: Direction, marker: bytes) -> None:
+        argv = ["sh", "-c", _UNTIL_INPUT_ENDS, "ping", "-n", "-i", "0.1", "-p", marker.hex()]
+        self.way, self._running = way, engine.spawn(way.source.name, [*argv, way.address])
+
+    def wait(self, timeout: float, since: float | None = None) -> float:
+        """Wait for an answer and return how long it took; LabError when none came in time."""
+        begin = time.monotonic() if since is None else since
+        while (left := begin + timeout - time.monotonic()) > 0:
+            try:
+                if self._answer(self._running.line(left)):
+                    return time.monotonic() - begin
+            except EngineError:
+                break
+        raise LabError(f"{self.way}: no ping answered within {timeout:g} s")
+
+    def drain(self) -> int:
+        """Take all lines that are there and return how many are answers."""
+        return sum(self._answer(line) for line in self._running.waiting())
+
+    @staticmethod
+    def _answer(line: str) -> bool:
+        return "bytes from" in line and "time=" in line
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.stop()

@@ -1,0 +1,91 @@
+"""On the path between the sites nothing is seen but the tunnel.
+
+Set-up   a sniffer on every interface of the router, a responder in a host.
+Act      scapy sends a random marker through the tunnel by ICMP and UDP, IPv4 and IPv6.
+Proof    the marker is answered by the far host, yet the router never sees it; and all that passes
+         between the sites is UDP 55555 and TCP 55555 between the gateways.
+Control  the same sniffer does see a second marker, sent by a gateway outside the tunnel.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+from lab.checks.base import (
+    PROBE_PORT,
+    PROBE_START,
+    Direction,
+    directions,
+    side_by_side,
+    strangers,
+)
+
+if TYPE_CHECKING:
+    from lab.checks.base import Findings
+    from lab.engines.base import Engine
+
+NUMBER: Final = 6
+CLAIM: Final = "on the WAN no payload is seen, and nothing but UDP and TCP 55555 between gateways"
+_PORT: Final = PROBE_PORT + 4
+_MARKER: Final = 16  # bytes: that chance repeats them is out of the question
+
+
+def run(engine: Engine, findings: Findings) -> None:
+    """Sniff while markers cross inside the tunnel; then while one crosses outside."""
+    router = engine.topology.router.name
+    marker, bare = secrets.token_bytes(_MARKER), secrets.token_bytes(_MARKER)
+    with ExitStack() as stack:
+        probes = [
+            engine.probe(host.name, "responder", str(_PORT)) for host in engine.topology.hosts
+        ]
+        sniffer = engine.probe(router, "sniffer", "--marker", marker.hex(), "--marker", bare.hex())
+        for probe in [*probes, sniffer]:
+            stack.enter_context(probe)
+        for probe in [*probes, sniffer]:
+            probe.json(PROBE_START)
+        crossed = side_by_side(lambda way: _cross(engine, way, marker), directions(engine, 4, 6))
+        first, *_, last = engine.topology.gateways
+        outside = last.address_on(engine.topology.wan_of(last).name)
+        argv = (outside, str(_PORT), "--payload", bare.hex())
+        with engine.probe(first.name, "exchange", *argv) as probe:
+            probe.json(PROBE_START)
+        seen = sniffer.finish()
+    answered = sum(crossed)
+    findings.expect(
+        answered == 2 * len(crossed),
+        f"marker sent through the tunnel: {answered} of {2 * len(crossed)} answered from afar",
+        answered=answered,
+    )
+    count = seen["markers"][marker.hex()]
+    findings.expect(
+        count == 0 and seen["frames"] > 0,
+        f"marker on {router}: {count} of {seen['frames']} frames",
+        frames=seen["frames"],
+    )
+    findings.expect(seen["dropped"] == 0, f"frames that the sniffer missed: {seen['dropped']}")
+    # The control's own packets: between the first gateway and `outside`, to _PORT or ICMP.
+    ends = {outside, first.address_on(engine.topology.wan_of(first).name)}
+    rest = [
+        flow
+        for flow in seen["flows"]
+        if not (
+            {flow["source"], flow["target"]} == ends
+            and (flow["protocol"] == "icmp" or _PORT in (flow["source_port"], flow["target_port"]))
+        )
+    ]
+    others = strangers(engine, rest)
+    said = ", ".join(others) if others else "only UDP and TCP 55555 between the gateways"
+    findings.expect(not others, f"flows on {router}: {said}", others=others)
+    control = seen["markers"][bare.hex()]
+    text = f"marker sent outside the tunnel: seen in {control} frames by the same sniffer"
+    findings.control(control > 0, text, frames=control)
+
+
+def _cross(engine: Engine, way: Direction, marker: bytes) -> int:
+    """Send the marker by ICMP and UDP and return how many came back from the far host."""
+    argv = (way.address, str(_PORT), "--payload", marker.hex())
+    with engine.probe(way.source.name, "exchange", *argv) as probe:
+        answers = probe.json(PROBE_START)
+    return sum(bool(answers[p]["answered"] and answers[p]["payload"]) for p in ("icmp", "udp"))

@@ -1,0 +1,80 @@
+"""`lab ping-test`: run the checks in an order in which none disturbs another, and show them.
+
+What measures runs alone; what only needs the tunnel runs side by side; what takes the tunnel down
+comes last.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, cast
+
+from rich.console import Console
+
+from lab import report
+from lab.checks import disconnected, outage, ping, protocols, secrecy, sizes, transfer
+from lab.checks.base import Verdict, perform
+from lab.engines.base import Event
+from lab.errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import ModuleType
+
+    from lab.checks.base import Check, Result
+    from lab.engines.base import Engine
+
+_ORDER: Final[tuple[tuple[ModuleType, ...], ...]] = (
+    (ping,),
+    (protocols, sizes, secrecy),
+    (transfer,),
+    (disconnected,),
+    (outage,),
+)
+
+
+def run(engine: Engine, only: str | None = None) -> list[Result]:
+    """Run the checks and return their results by number. `only`: numbers, as `2,5`."""
+    wanted = _wanted(only)
+    results: list[Result] = []
+    for group in _ORDER:
+        checks = [cast("Check", module) for module in group if module.NUMBER in wanted]
+        if not checks:
+            continue
+        engine.emit(Event(", ".join(f"check {c.NUMBER}: {c.CLAIM}" for c in checks)))
+        with ThreadPoolExecutor(max_workers=len(checks)) as pool:
+            results += pool.map(lambda check: perform(check, engine), checks)
+    return sorted(results, key=lambda result: result.number)
+
+
+def _wanted(only: str | None) -> set[int]:
+    numbers = {module.NUMBER for group in _ORDER for module in group}
+    if not only:
+        return numbers
+    words = [word.strip() for word in only.split(",")]
+    bad = [word for word in words if not word.isdigit() or int(word) not in numbers]
+    if bad:
+        raise LabError(
+            f"--only: no check is called {bad[0]!r}; numbers 1 to {max(numbers)}, as 2,5"
+        )
+    return {int(word) for word in words}
+
+
+def show(engine: Engine, results: Sequence[Result], *, as_json: bool, junit: Path | None) -> int:
+    """Print the results and return the exit code."""
+    if junit is not None:
+        try:
+            junit.parent.mkdir(parents=True, exist_ok=True)
+            junit.write_text(report.junit(engine.topology, engine.kind, results), encoding="utf-8")
+        except OSError as error:
+            raise LabError(f"--junit: {junit}: {error.strerror}") from None
+    if as_json:
+        print(json.dumps(report.as_json(engine.topology, engine.kind, results), indent=2))
+    else:
+        width = None if sys.stdout.isatty() else 160
+        Console(highlight=False, emoji=False, width=width).print(report.table(results))
+        print(report.summary(results))
+    return 0 if all(result.verdict is Verdict.PASS for result in results) else 1
