@@ -20,7 +20,7 @@ def show(status: dict[str, Any]) -> None:
         f" {tun['name']} {' '.join(tun['addresses'])}, listening on {status['listen']}"
     )
     table = Table(box=None, pad_edge=False)
-    for title in ("peer", "state", "control", "endpoint", "suite", "age", "heard"):
+    for title in ("peer", "state", "control", "data", "endpoint", "suite", "age", "heard"):
         table.add_column(title)
     for title in ("in", "out"):
         table.add_column(title, justify="right")
@@ -29,6 +29,7 @@ def show(status: dict[str, Any]) -> None:
             peer["name"],
             peer["state"],
             peer["control"],
+            peer["data"] or "-",
             peer["endpoint"] or "-",
             peer["suite"] or "-",
             _age(peer["age"]),

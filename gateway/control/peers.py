@@ -83,6 +83,7 @@ class Peers:
     ) -> None:
         self._dataplane = dataplane
         self._kernel = kernel
+        self._heard: set[int] = set()  # sessions of which a record has opened
         self.all = {name: Peer(peer, trusts[name]) for name, peer in config.peers.items()}
 
     def get(self, name: str) -> Peer | None:
@@ -96,6 +97,10 @@ class Peers:
         while (index := secrets.randbits(32)) in used:
             pass
         return index
+
+    def heard(self, index: int) -> None:
+        """A session's first record opened: the peer's datagrams get through."""
+        self._heard.add(index)
 
     async def establish(self, peer: Peer, channel: Channel, session: Session) -> None:
         """A handshake is done: data goes over the new session; the peer's old ones end."""
@@ -113,6 +118,7 @@ class Peers:
             old = [*peer.orphans, *([peer.session.index] if peer.session else [])]
             replaced, peer.channel = peer.channel, channel
             peer.session, peer.orphans, peer.error = session, [], None
+            self._heard.difference_update(old)
             for index in old:
                 await self._dataplane.retire(index)
             if replaced is not None:
@@ -224,6 +230,7 @@ class Peers:
         async with peer.lock:
             ended = [*peer.orphans, *([peer.session.index] if peer.session else [])]
             peer.session, peer.orphans = None, []
+            self._heard.difference_update(ended)
             await self._kernel.remove_routes(peer.config.prefixes)
             for index in ended:
                 await self._dataplane.retire(index)
@@ -234,6 +241,12 @@ class Peers:
             await self._dataplane.report()
         return [self._row(peer) for peer in self.all.values()]
 
+    def _data(self, session: Session | None) -> str | None:
+        """`silent` while no record came: is UDP blocked on the way? Each side begins with one."""
+        if session is None:
+            return None
+        return "up" if session.index in self._heard else "silent"
+
     def _row(self, peer: Peer) -> dict[str, object]:
         now, session = boottime(), peer.session
         counters = self._dataplane.counters.get(peer.name)
@@ -242,6 +255,7 @@ class Peers:
             "name": peer.name,
             "state": peer.state,
             "control": "down" if peer.channel is None else "up",
+            "data": self._data(session),
             "endpoint": str(session.endpoint) if session else None,
             "suite": session.suite if session else None,
             "session": f"{session.index:#010x}" if session else None,

@@ -75,7 +75,9 @@ class ControlPlane:
         self._clean = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
-        self._dataplane = DataPlane(ready=self._data_plane_ready, heard=self._heard)
+        self._dataplane = DataPlane(
+            ready=self._data_plane_ready, heard=lambda index: self._peers.heard(index)
+        )
         self._kernel = Kernel(config.tun.name)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel)
         self._server = Server(
@@ -146,11 +148,6 @@ class ControlPlane:
             return
         self._committed = True
         log.info("data plane ready, pid %d", ready.pid)
-
-    def _heard(self, index: int) -> None:
-        for peer in self._peers.all.values():
-            if peer.session is not None and peer.session.index == index:
-                log.info("peer %s: its first record opened", peer.name)
 
     async def _answer(self, request: admin.AnyRequest) -> dict[str, Any]:
         match request:
