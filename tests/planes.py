@@ -1,0 +1,162 @@
+"""Data planes on fakes, and two of them that have met."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import struct
+from typing import Any
+
+from gateway import link
+from gateway.dataplane.commands import Commands
+from gateway.dataplane.inbound import Inbound
+from gateway.dataplane.outbound import Outbound
+from gateway.dataplane.sessions import Directory, Peer, Session
+from gateway.dataplane.tun import FakeTun
+from gateway.dataplane.udp import FakeUdp
+from gateway.protocol.suites import SUITES
+from tests.packets import record
+
+A_PREFIXES = ["10.10.10.0/24", "fd00:a::/64"]
+B_PREFIXES = ["10.10.9.0/24", "fd00:b::/64"]
+A_INDEX, B_INDEX = 0xA0000001, 0xB0000002
+
+
+class Plane:
+    """A data plane without loop, link and rights: what it reads and writes is in lists."""
+
+    def __init__(self, host: str, network: dict[Any, FakeUdp], datagram_size: int = 1452) -> None:
+        self.endpoint = (host, 55555)
+        self.tun = FakeTun()
+        self.udp = FakeUdp(self.endpoint, network)
+        self.directory = Directory()
+        self.heard: list[int] = []
+        self.outbound = Outbound(self.tun, self.udp, self.directory, datagram_size)
+        self.inbound = Inbound(
+            self.tun, self.udp, self.directory, lambda session: self.heard.append(session.index)
+        )
+        self.commands = Commands(
+            self.directory, self.outbound, self.inbound.reassembly, self.udp.family
+        )
+        self._numbers = itertools.count(1)
+        self.now = 1000.0
+
+    def order(self, kind: Any, **fields: Any) -> str | None:
+        """Carry out one order of control; the error of its acknowledgement."""
+        seq = next(self._numbers)
+        answers = self.commands.carry_out(kind(seq=seq, **fields))
+        answer = answers[-1]
+        assert isinstance(answer, link.Ack)
+        assert answer.seq == seq
+        return answer.error
+
+    def route(self, table: dict[str, list[str]]) -> str | None:
+        """Give it a route table."""
+        for name, prefixes in table.items():
+            self.commands.carry_out(link.Routes([(prefix, name) for prefix in prefixes]))
+        return self.order(link.CommitRoutes)
+
+    def work(self) -> None:
+        """Take all that arrived on either side."""
+        while self.tun.to_read:
+            self.outbound.drain()
+        while self.udp.arrived:
+            self.inbound.drain(self.now)
+
+    def peer(self) -> Peer:
+        """Return the only peer that has a name here."""
+        (peer,) = self.directory.peers.values()
+        return peer
+
+    def drops(self) -> dict[str, int]:
+        """Return every drop, of peers and of nobody."""
+        total = dict(self.directory.drops)
+        for peer in self.directory.peers.values():
+            for reason, count in peer.drops.items():
+                total[reason] = total.get(reason, 0) + count
+        return {str(reason): count for reason, count in total.items()}
+
+
+def meet(suite: str = "aes-256-gcm", datagram_size: int = 1452) -> tuple[Plane, Plane]:
+    """Two sites with a session, both sending; what they told each other so far is forgotten."""
+    network: dict[Any, FakeUdp] = {}
+    a, b = (
+        Plane("192.0.2.1", network, datagram_size),
+        Plane("192.0.2.2", network, datagram_size),
+    )
+    install(a, b, suite, os.urandom(32), os.urandom(32))
+    for plane, index in ((a, A_INDEX), (b, B_INDEX)):
+        assert plane.order(link.Activate, index=index) is None
+    for plane in (a, b):
+        plane.work()
+    return a, b
+
+
+def install(a: Plane, b: Plane, suite: str, a_to_b: bytes, b_to_a: bytes) -> None:
+    """Install one session on both, with routes."""
+    order: dict[str, Any] = {"suite": suite}
+    assert a.route({"b": B_PREFIXES}) is None
+    assert b.route({"a": A_PREFIXES}) is None
+    assert (
+        a.order(
+            link.Install,
+            index=A_INDEX,
+            peer="b",
+            peer_index=B_INDEX,
+            receive_key=b_to_a,
+            send_key=a_to_b,
+            endpoint=b.endpoint,
+            **order,
+        )
+        is None
+    )
+    assert (
+        b.order(
+            link.Install,
+            index=B_INDEX,
+            peer="a",
+            peer_index=A_INDEX,
+            receive_key=a_to_b,
+            send_key=b_to_a,
+            endpoint=a.endpoint,
+            **order,
+        )
+        is None
+    )
+
+
+def session(plane: Plane) -> Session:
+    """Return the only session of a plane."""
+    (found,) = plane.directory.sessions.values()
+    return found
+
+
+class Forger:
+    """Seals what no gateway of ours would send: the peer itself gone hostile."""
+
+    def __init__(self, victim: Plane, key: bytes, suite: str = "aes-256-gcm") -> None:
+        self._victim = victim
+        self._seal = SUITES[suite].sealer(key)
+        self.counter = 1 << 20  # ahead of all that was sent in earnest
+
+    def send(self, *frames: bytes, payload: bytes | None = None) -> bytes:
+        """Send one record with these frames (or this payload) to the victim, in one datagram."""
+        payload = record(*frames) if payload is None else payload
+        index = session(self._victim).index
+        header = struct.pack(">BBBBIQ", 1, 0, 1, 0, index, self.counter)
+        sealed = bytearray(len(payload) + 16)
+        self._seal(struct.pack(">IQ", 0, self.counter), payload, header, sealed)
+        self.counter += 1
+        datagram = header + bytes(sealed)
+        self._victim.udp.arrived.append((datagram, session(self._victim).endpoint))
+        self._victim.work()
+        return datagram
+
+
+def meet_hostile() -> tuple[Plane, Forger]:
+    """Site b, and its peer a gone hostile."""
+    network: dict[Any, FakeUdp] = {}
+    a, b = Plane("192.0.2.1", network), Plane("192.0.2.2", network)
+    key = os.urandom(32)
+    install(a, b, "aes-256-gcm", key, os.urandom(32))
+    return b, Forger(b, key)

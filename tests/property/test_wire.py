@@ -1,0 +1,69 @@
+"""What is emitted parses to the same; what parses is what was emitted."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.protocol import wire
+from tests.packets import record
+
+indices = st.integers(0, 2**32 - 1)
+counters = st.integers(0, 2**64 - 1)
+headers = st.integers(1, 64).flatmap(
+    lambda n: st.tuples(st.integers(0, n - 1), st.just(n), indices, counters)
+)
+frames = st.lists(st.binary(min_size=30, max_size=200), max_size=5)
+
+
+@given(headers, st.binary(min_size=1, max_size=20))
+def test_a_header_survives(header: wire.Header, body: bytes) -> None:
+    into = bytearray(wire.HEADER_SIZE)
+    wire.emit_header(into, header)
+    assert wire.parse_header(bytes(into) + body) == header
+    assert into[1:2] == bytes([header[0]])
+    into[1] = 0
+    assert wire.associated_data(*header[1:]) == into
+
+
+@given(st.binary(max_size=40))
+def test_a_header_that_parses_emits_the_same_bytes(datagram: bytes) -> None:
+    header = wire.parse_header(datagram)
+    if header is not None:
+        into = bytearray(wire.HEADER_SIZE)
+        wire.emit_header(into, header)
+        assert into == datagram[: wire.HEADER_SIZE]
+
+
+@given(counters, counters)
+def test_nonces_are_as_different_as_counters(one: int, other: int) -> None:
+    assert (wire.nonce(one) == wire.nonce(other)) is (one == other)
+
+
+@given(frames)
+def test_frames_survive(sent: list[bytes]) -> None:
+    into = bytearray(sum(2 + len(one) for one in sent))
+    end = 0
+    for one in sent:
+        into[end + 2 : end + 2 + len(one)] = one
+        end = wire.emit_frame(into, end, len(one) - wire.VNET_HEADER_SIZE)
+    assert into == record(*sent)
+    parsed = wire.parse_frames(memoryview(into))
+    assert parsed is not None
+    assert [bytes(one) for one in parsed] == sent
+
+
+@given(st.binary(max_size=300))
+def test_frames_that_parse_emit_the_same_bytes(payload: bytes) -> None:
+    parsed = wire.parse_frames(memoryview(payload))
+    if parsed is not None:
+        assert record(*map(bytes, parsed)) == payload
+
+
+@given(st.integers(1, wire.MAX_RECORD), st.integers(1100, 1452))
+def test_a_cut_is_even_and_covers_all(length: int, room: int) -> None:
+    fragments, size = wire.cut(length, room)
+    assert fragments <= wire.MAX_FRAGMENTS
+    assert size <= room
+    assert 0 < length - (fragments - 1) * size <= size
+    assert size == -(-length // fragments)
