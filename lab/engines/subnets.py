@@ -47,12 +47,15 @@ def check(topology: Topology, taken: Iterable[Taken]) -> None:
 def of_networks(networks: Iterable[Mapping[str, Any]], lab: str) -> Iterator[Taken]:
     """Yield the subnets of an engine's networks (as its API lists them) but this lab's."""
     for network in networks:
-        if (network.get("Labels") or {}).get("lab") == lab:
+        other = (network.get("Labels") or {}).get("lab")
+        if other == lab:
             continue
         for config in (network.get("IPAM") or {}).get("Config") or ():
             if config.get("Subnet"):
                 name = network["Name"]
                 mend = f"`docker network rm {name}` if nobody uses it"
+                if other:
+                    mend = f"`make lab-down LAB_NAME={other}` if nobody uses it"
                 yield Taken(ip_network(config["Subnet"]), f"the Docker network {name}", mend)
 
 
