@@ -7,7 +7,6 @@ comes last.
 from __future__ import annotations
 
 import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, cast
 
@@ -74,7 +73,6 @@ def show(engine: Engine, results: Sequence[Result], *, as_json: bool, junit: Pat
     if as_json:
         print(json.dumps(report.as_json(engine.topology, engine.kind, results), indent=2))
     else:
-        width = None if sys.stdout.isatty() else 160
-        Console(highlight=False, emoji=False, width=width).print(report.table(results))
+        Console(highlight=False, emoji=False, soft_wrap=True).print(report.table(results), end="")
         print(report.summary(results))
     return 0 if all(result.verdict is Verdict.PASS for result in results) else 1

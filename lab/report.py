@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
-from rich.table import Table
 from rich.text import Text
 
 from lab.checks.base import Verdict
@@ -17,34 +16,28 @@ if TYPE_CHECKING:
     from lab.topology import Topology
 
 
-def table(results: Sequence[Result], *, verbose: bool = True) -> Table:
-    """Return the table that a person reads: each check, what it saw, its controls."""
-    drawn = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    drawn.add_column("#", justify="right")
-    drawn.add_column("check", no_wrap=True)
-    drawn.add_column("result", no_wrap=True)
-    drawn.add_column("seen", overflow="fold")
-    drawn.add_column("time", justify="right", no_wrap=True)
+def table(results: Sequence[Result]) -> Text:
+    """Return what a person reads: a row for each check; below it what it saw, and its controls."""
+    names = max((len(result.name) for result in results), default=0)
+    drawn = Text(f" #  {'check':{names}}  result    time  claim\n", style="bold")
     for result in results:
-        verdict = Text(result.verdict, style=_style(result.verdict is Verdict.PASS))
-        claim = Text(result.claim, style="bold")
-        seconds = f"{result.seconds:.1f} s"
-        drawn.add_row(str(result.number), result.name, verdict, claim, seconds)
-        if verbose or result.verdict is not Verdict.PASS:
-            for detail in result.details:
-                drawn.add_row("", "", "", _line(detail, ""))
-            for control in result.controls:
-                drawn.add_row("", "", "", _line(control, "control: "))
+        drawn.append(f"{result.number:>2}  {result.name:{names}}  ", style="default")
+        drawn.append(f"{result.verdict.upper():6}", style=_style(result.verdict is Verdict.PASS))
+        drawn.append(f"  {result.seconds:4.1f} s  {result.claim}\n", style="default")
+        for detail in result.details:
+            drawn.append_text(_line(detail, ""))
+        for control in result.controls:
+            drawn.append_text(_line(control, "control: "))
     return drawn
 
 
 def _line(detail: Detail, before: str) -> Text:
-    mark = "ok  " if detail.ok else "BAD "
-    return Text(mark, style=_style(detail.ok)).append(f"{before}{detail.text}", style="default")
+    text = Text("    ok   " if detail.ok else "    BAD  ", style=_style(detail.ok))
+    return text.append(f"{before}{detail.text}\n", style="not bold default")
 
 
 def _style(ok: bool) -> str:
-    return "green" if ok else "bold red"
+    return "not bold green" if ok else "bold red"
 
 
 def summary(results: Sequence[Result]) -> str:

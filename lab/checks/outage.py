@@ -64,53 +64,52 @@ def run(engine: Engine, findings: Findings) -> None:
             lambda: engine.start_gateway(listening),
         ),
     ]
-    for what, stop, start in outages:
-        _outage(engine, findings, what, stop, start)
+    marker = secrets.token_bytes(16)
+    with ExitStack() as stack:
+        pings = [
+            stack.enter_context(_Pinging(engine, way, marker)) for way in directions(engine, 4)
+        ]
+        sniffer = stack.enter_context(_sniffer(engine, marker))
+        for outage in outages:
+            _outage(pings, findings, *outage)
+        seen = sniffer.finish()
+    count = seen["markers"][marker.hex()]
+    others = strangers(engine, seen["flows"], complaints=True)
+    said = f"{count} of {seen['frames']} frames on the WAN in plaintext"
+    said += f"; beside the tunnel: {', '.join(others)}" if others else ""
+    said += f"; {seen['dropped']} not seen" if seen["dropped"] else ""
+    clean = count == 0 and not others and seen["dropped"] == 0 and seen["frames"] > 0
+    findings.expect(clean, f"in all of this: {said}", plaintext=count, others=others)
+    wait_healthy(engine, RECOVERY)
     _control(engine, findings)
 
 
 def _outage(
-    engine: Engine,
+    pings: list[_Pinging],
     findings: Findings,
     what: str,
     stop: Callable[[], None],
     start: Callable[[], None],
 ) -> None:
-    marker = secrets.token_bytes(16)
-    with ExitStack() as stack:
-        sniffer = stack.enter_context(_sniffer(engine, marker))
-        pings = [
-            stack.enter_context(_Pinging(engine, way, marker)) for way in directions(engine, 4)
-        ]
+    """Stop, listen to the silence, start, wait for answers in both directions."""
+    for one in pings:
+        one.wait(RECOVERY)
+    try:
+        stop()
+        time.sleep(_FLIGHT)
         for one in pings:
-            one.wait(RECOVERY)
-        try:
-            stop()
-            time.sleep(_FLIGHT)
-            for one in pings:
-                one.drain()
-            time.sleep(_SILENCE)
-            answered = sum(one.drain() for one in pings)
-        finally:
-            begin = time.monotonic()
-            start()
-        back = max(side_by_side(lambda one: one.wait(RECOVERY, since=begin), pings))
-        seen = sniffer.finish()
+            one.drain()
+        time.sleep(_SILENCE)
+        answered = sum(one.drain() for one in pings)
+    finally:
+        begin = time.monotonic()
+        start()
+    back = max(side_by_side(lambda one: one.wait(RECOVERY, since=begin), pings))
     findings.expect(
         answered == 0, f"{what}: {answered} pings answered meanwhile", answered=answered
     )
-    findings.expect(
-        back <= RECOVERY,
-        f"{what}: both ways work {back:.1f} s after the start",
-        seconds=round(back, 2),
-    )
-    count = seen["markers"][marker.hex()]
-    others = strangers(engine, seen["flows"], complaints=True)
-    said = f"{count} plaintext frames on the WAN"
-    said += f"; beside the tunnel: {', '.join(others)}" if others else ""
-    clean = count == 0 and not others and seen["dropped"] == 0 and seen["frames"] > 0
-    findings.expect(clean, f"{what}: {said}", plaintext=count, others=others)
-    wait_healthy(engine, RECOVERY)
+    text = f"{what}: both ways work {back:.1f} s after the start"
+    findings.expect(back <= RECOVERY, text, seconds=round(back, 2))
 
 
 def _control(engine: Engine, findings: Findings) -> None:

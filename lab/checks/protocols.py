@@ -13,9 +13,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from lab.checks.base import PROBE_PORT, PROBE_START, Direction, directions, side_by_side
+from lab.checks.base import PROBE_PORT, PROBE_START, directions, side_by_side
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lab.checks.base import Findings
     from lab.engines.base import Engine
 
@@ -35,55 +37,63 @@ def run(engine: Engine, findings: Findings) -> None:
         responders = [stack.enter_context(engine.probe(h, "responder", str(_PORT))) for h in hosts]
         for probe in [*sniffers.values(), *responders]:
             probe.json(PROBE_START)
-        ways = directions(engine, 4, 6)
-        answers = side_by_side(lambda way: _knock(engine, way, findings), ways)
-        _controls(engine, findings)
-        seen = {host: sniffer.finish()["flows"] for host, sniffer in sniffers.items()}
-    for way, answer in zip(ways, answers, strict=True):
-        _arrivals(way, answer, seen[way.target.name], findings)
+        sources = [host.name for host in engine.topology.hosts]
+        side_by_side(
+            lambda work, *rest: work(engine, findings, *rest),
+            [*[_knock] * len(sources), _controls],
+            [*sources, sources[0]],
+        )
+        for host, sniffer in sniffers.items():
+            _arrivals(engine, host, sniffer.finish()["flows"], findings)
 
 
-def _knock(engine: Engine, way: Direction, findings: Findings) -> dict[str, Any]:
-    """Send all three and judge what came back."""
-    argv = (way.address, str(_PORT), "--ttl", str(_TTL))
-    with engine.probe(way.source.name, "exchange", *argv) as probe:
-        answers: dict[str, Any] = probe.json(PROBE_START)
-    for protocol, answer in answers.items():
-        ok = answer["answered"] and answer["payload"] in (True, None)
-        ok = ok and answer["ttl"] == _TTL - _GATEWAYS
-        said = f"answered, TTL {answer['ttl']} here" if answer["answered"] else "no answer"
-        findings.expect(ok, f"{way} {protocol}: {said}", **answer)
-    return answers
-
-
-def _arrivals(
-    way: Direction, answers: dict[str, Any], flows: list[dict[str, Any]], findings: Findings
-) -> None:
-    """Judge the TTLs that the far host saw."""
-    names = {"icmp": "icmp" if way.version == 4 else "icmp6", "udp": "udp", "tcp": "tcp"}
-    for protocol in answers:
-        found = [
-            flow
-            for flow in flows
-            if flow["source"] == way.own_address
-            and flow["target"] == way.address
-            and flow["protocol"] == names[protocol]
-            and flow["target_port"] in (None, _PORT)
-        ]
-        ttls = sorted({ttl for flow in found for ttl in flow["ttl"]})
-        # ICMP between the hosts also carries the answers to other checks' pings: the same path.
-        text = f"{way} {protocol}: TTL {', '.join(map(str, ttls)) or 'none'} there"
-        findings.expect(ttls == [_TTL - _GATEWAYS], text, ttls=ttls)
-
-
-def _controls(engine: Engine, findings: Findings) -> None:
-    host = engine.topology.hosts[0]
-    gateway = engine.topology.gateway_of(host.site or "")
-    near = gateway.address_on(host.site or "")
-    with engine.probe(host.name, "exchange", near, str(_CLOSED)) as probe:
+def _knock(engine: Engine, findings: Findings, source: str) -> None:
+    """Send all three to every far host and judge what came back."""
+    ways = [way for way in directions(engine, 4, 6) if way.source.name == source]
+    argv = (str(_PORT), *[way.address for way in ways], "--ttl", str(_TTL))
+    with engine.probe(source, "exchange", *argv) as probe:
         answers = probe.json(PROBE_START)
+    for way in ways:
+        mute, ttls = [], set()
+        for protocol, answer in answers[way.address].items():
+            if not answer["answered"] or answer["payload"] is False:
+                mute.append(protocol)
+            ttls.add(answer["ttl"])
+        said = f"no answer to {', '.join(mute)}" if mute else "ICMP, UDP, TCP answered"
+        text = f"{way}: {said}, TTL {_list(ttls)} in the answer"
+        ok = not mute and ttls == {_TTL - _GATEWAYS}
+        findings.expect(ok, text, answers=answers[way.address])
+
+
+def _arrivals(engine: Engine, host: str, flows: list[dict[str, Any]], findings: Findings) -> None:
+    """Judge the TTLs with which packets reached this host."""
+    for way in directions(engine, 4, 6):
+        if way.target.name != host:
+            continue
+        ttls: dict[str, set[int]] = {}
+        for flow in flows:
+            ends = (flow["source"], flow["target"])
+            if ends == (way.own_address, way.address) and flow["target_port"] in {None, _PORT}:
+                ttls.setdefault(flow["protocol"].rstrip("6"), set()).update(flow["ttl"])
+        said = ", ".join(f"{protocol} {_list(seen)}" for protocol, seen in sorted(ttls.items()))
+        ok = set(ttls) == {"icmp", "udp", "tcp"}
+        ok = ok and all(seen == {_TTL - _GATEWAYS} for seen in ttls.values())
+        findings.expect(ok, f"{way}: TTL on arrival: {said or 'nothing came'}")
+
+
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, values)))
+
+
+def _controls(engine: Engine, findings: Findings, host: str) -> None:
+    """Look at a path without routers, and at a port where nobody answers."""
+    site = engine.topology.nodes[host].site or ""
+    gateway = engine.topology.gateway_of(site)
+    near = gateway.address_on(site)
+    with engine.probe(host, "exchange", str(_CLOSED), near) as probe:
+        answers = probe.json(PROBE_START)[near]
     ttl = answers["icmp"]["ttl"]
-    findings.control(ttl == _TTL, f"{host.name} -> {gateway.name}, one segment: TTL {ttl}", ttl=ttl)
+    findings.control(ttl == _TTL, f"{host} -> {gateway.name}, one segment: TTL {ttl}", ttl=ttl)
     closed = [p for p in ("udp", "tcp") if answers[p]["answered"]]
     findings.control(
         not closed, f"port {_CLOSED}, where nobody listens: no answer", answered=closed

@@ -1,9 +1,10 @@
 """Knock with scapy: an ICMP echo, a UDP datagram and a TCP SYN, and what comes back.
 
-    python -m lab.probes.exchange TARGET PORT [--payload HEX] [--ttl N]
+    python -m lab.probes.exchange PORT TARGET... [--payload HEX] [--ttl N]
 
-Line: icmp, udp, tcp, each {answered, ttl, payload} of the answer: its TTL as it arrived here, and
-whether it carried our payload. An answer is an echo reply, our datagram back, a SYN/ACK.
+Line: by target, icmp, udp, tcp, each {answered, ttl, payload} of the answer: its TTL as it arrived
+here, and whether it carried our payload. An answer is an echo reply, our datagram back, a SYN/ACK.
+Several targets at once, because loading scapy costs more than all the knocking.
 """
 
 from __future__ import annotations
@@ -27,27 +28,34 @@ _SYN_ACK = 0x12
 
 
 def main() -> None:
-    """Knock three times."""
+    """Knock three times at every target."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("target")
     parser.add_argument("port", type=int)
+    parser.add_argument("targets", nargs="+")
     parser.add_argument("--payload", type=bytes.fromhex, default=os.urandom(32))
     parser.add_argument("--ttl", type=int, default=64)
     arguments = parser.parse_args()
     conf.verb = 0
-    payload, port = arguments.payload, arguments.port
-    source_port = random.randint(20_000, 60_000)  # noqa: S311 - only to tell runs apart
-    if ip_address(arguments.target).version == 4:
-        head = IP(dst=arguments.target, ttl=arguments.ttl)
-        echo = ICMP(id=source_port) / Raw(payload)
-    else:
-        head = IPv6(dst=arguments.target, hlim=arguments.ttl)
-        echo = ICMPv6EchoRequest(id=source_port, data=payload)
     say(
-        icmp=knock(head / echo, payload),
-        udp=knock(head / UDP(sport=source_port, dport=port) / Raw(payload), payload),
-        tcp=knock(head / TCP(sport=source_port, dport=port, flags="S"), None),
+        **{
+            target: visit(target, arguments.port, arguments.payload, arguments.ttl)
+            for target in arguments.targets
+        }
     )
+
+
+def visit(target: str, port: int, payload: bytes, ttl: int) -> dict[str, Any]:
+    """Knock at one target in three ways."""
+    mine = random.randint(20_000, 60_000)  # noqa: S311 - only to tell runs apart
+    if ip_address(target).version == 4:
+        head, echo = IP(dst=target, ttl=ttl), ICMP(id=mine) / Raw(payload)
+    else:
+        head, echo = IPv6(dst=target, hlim=ttl), ICMPv6EchoRequest(id=mine, data=payload)
+    return {
+        "icmp": knock(head / echo, payload),
+        "udp": knock(head / UDP(sport=mine, dport=port) / Raw(payload), payload),
+        "tcp": knock(head / TCP(sport=mine, dport=port, flags="S"), None),
+    }
 
 
 def knock(packet: Any, payload: bytes | None) -> dict[str, Any]:
