@@ -221,7 +221,6 @@ class Kernel:
         for route in routes:
             if (
                 route.prefix in wanted
-                and route.protocol != PROTOCOL
                 and route.device != self._index
                 and route.metric <= _metric(route.prefix)
             ):

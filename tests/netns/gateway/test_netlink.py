@@ -147,6 +147,7 @@ def test_clean_leaves_what_it_found() -> None:
 def test_an_address_that_was_there_stays() -> None:
     async def story() -> None:
         with device():
+            ip("link set tun0 addrgenmode none")
             ip("link set tun0 up")
             ip("addr add 10.0.4.1/24 dev tun0")
             ip("addr add fd00:4::1/64 dev tun0 nodad")
@@ -191,9 +192,8 @@ def test_what_a_dead_predecessor_left() -> None:
     async def story() -> None:
         with device():
             wan()
-            ip("link set tun0 up")
             ip("link set tun0 addrgenmode none")
-            ip("-6 addr flush dev tun0")
+            ip("link set tun0 up")
             before = everything()
             dead = Kernel("tun0")
             await dead.start(tun("10.0.4.1/24", "10.0.5.1/24", "fd00:4::1/64"), SITE_B)
@@ -228,6 +228,9 @@ def test_set_routes_puts_right_what_the_kernel_dropped() -> None:
             await kernel.set_routes(SITE_B[:2])
             assert routes(4) == sorted([CONNECTED, *THROUGH, *BLACKHOLES])
             assert THROUGH6 not in routes(6)
+            ip("route del 10.10.9.0/24 dev tun0")
+            await kernel.remove_routes(SITE_B)  # gone is gone
+            assert routes(4) == [CONNECTED, *BLACKHOLES]
             await kernel.clean()
 
     in_fresh_namespace(story)
@@ -261,6 +264,7 @@ def way_to(address: str) -> str | None:
     ("foreign", "prefix"),
     [
         ("route add 10.10.9.0/24 via 203.0.113.7", "10.10.9.0/24"),
+        ("route add 10.10.9.0/24 via 203.0.113.7 proto 155", "10.10.9.0/24"),
         ("route add unreachable 10.10.9.0/24", "10.10.9.0/24"),
         ("-6 route add fd00:b::/64 via 2001:db8:a::7", "fd00:b::/64"),
         ("-6 route add fd00:b::/64 via 2001:db8:a::7 metric 256", "fd00:b::/64"),
@@ -275,8 +279,9 @@ def test_anothers_route_is_never_replaced(foreign: str, prefix: str) -> None:
             ip(foreign)
             before = everything()
             if "metric" not in foreign:
-                with pytest.raises(GatewayError, match=f"^{prefix}: another route to it is in the"):
-                    await kernel.add_routes(nets(prefix))
+                for change in (kernel.add_routes, kernel.set_routes):
+                    with pytest.raises(GatewayError, match=f"^{prefix}: another route to it is in"):
+                        await change(nets(prefix))
                 assert everything() == before
             abandon(kernel)
             late = Kernel("tun0")
@@ -284,7 +289,7 @@ def test_anothers_route_is_never_replaced(foreign: str, prefix: str) -> None:
                 await late.start(BOTH, SITE_B)
             assert everything() == before
             await late.clean()
-            assert not [one for one in [*routes(4), *routes(6)] if "155" in one]
+            assert not [one for one in [*routes(4), *routes(6)] if "metric 4294967294" in one]
             ip(foreign.replace("add", "del"))  # still there
 
     in_fresh_namespace(story)
@@ -309,6 +314,7 @@ def test_worse_routes_of_others_do_not_matter() -> None:
         with device():
             wan()
             ip("route add 10.10.9.0/24 via 203.0.113.7 metric 100")
+            ip("route add 10.10.9.0/24 via 203.0.113.7 table 100 proto 155")
             before = everything()
             kernel = Kernel("tun0")
             await kernel.start(BOTH, SITE_B)
@@ -322,9 +328,8 @@ def test_worse_routes_of_others_do_not_matter() -> None:
 def test_a_peer_may_be_the_way_to_everything() -> None:
     async def story() -> None:
         with device():
-            ip("link set tun0 up")
             ip("link set tun0 addrgenmode none")
-            ip("-6 addr flush dev tun0")
+            ip("link set tun0 up")
             before = everything()
             kernel = Kernel("tun0")
             everywhere = nets("0.0.0.0/0", "::/0")
@@ -343,10 +348,11 @@ def test_changes_wait_for_each_other() -> None:
         with device():
             kernel = Kernel("tun0")
             await kernel.start(BOTH, SITE_B)
+            for _ in range(3):
+                await asyncio.gather(kernel.add_routes(SITE_B), kernel.remove_routes(SITE_B))
+                assert routes(4) == [CONNECTED, *BLACKHOLES]
             await asyncio.gather(
-                *(kernel.add_routes(SITE_B) for _ in range(5)),
-                *(kernel.remove_routes(SITE_B) for _ in range(5)),
-                kernel.set_routes(SITE_B),
+                kernel.add_routes(SITE_B), kernel.set_routes([]), kernel.add_routes(SITE_B)
             )
             assert routes(4) == sorted([CONNECTED, *THROUGH, *BLACKHOLES])
             await kernel.clean()
