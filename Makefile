@@ -1,0 +1,62 @@
+# Thin: every target is one command of `lab`, `gateway` or pytest. `make help` lists them.
+#
+#   ENGINE=docker|netns   what the lab runs on (default: docker if an engine answers, else netns)
+#   LAB_NAME=twosite      the lab's name; several run side by side on netns
+#   ARGS=...              more words for the command: make ping-test ARGS="--format json"
+
+ENGINE ?=
+LAB_NAME ?= twosite
+ARGS ?=
+export ENGINE LAB_NAME
+
+BIN := .venv/bin
+STAMP := .venv/.stamp
+LAB := $(BIN)/lab
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab-up lab-down lab-status ping-test doctor test test-unit lint format clean
+
+help: ## list the targets
+	@echo "targets (ENGINE=$(or $(ENGINE),auto) LAB_NAME=$(LAB_NAME)):"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || \
+		sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1  \2/p' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml scripts/setup
+	@scripts/setup
+	@touch $@
+
+setup: $(STAMP) ## make .venv and install missing system packages
+
+lab-up: $(STAMP) ## bring the lab up, or mend it
+	@$(LAB) up $(ARGS)
+
+lab-down: $(STAMP) ## remove all of the lab
+	@$(LAB) down $(ARGS)
+
+lab-status: $(STAMP) ## show nodes and tunnel
+	@$(LAB) status $(ARGS)
+
+ping-test: $(STAMP) ## bring the lab up if it is not, and prove what it protects
+	@$(LAB) ping-test $(ARGS)
+
+doctor: $(STAMP) ## say what keeps the lab from running here
+	@$(LAB) doctor $(ARGS)
+
+test: $(STAMP) ## run all tests
+	@$(BIN)/pytest $(ARGS)
+
+test-unit: $(STAMP) ## run the tests that need no rights
+	@$(BIN)/pytest -m 'not netns and not docker' $(ARGS)
+
+lint: $(STAMP) ## ruff and mypy: rules, format, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## let ruff rewrite what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## remove .venv and caches (not a lab that runs: lab-down does that)
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
