@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 NUMBER: Final = 7
 CLAIM: Final = "a stopped gateway stops the pings, leaks nothing, and is back within 10 s"
-_SILENCE: Final = 1.0  # s without a single answer
-_FLIGHT: Final = 0.3  # s that an answer may still be on its way
+_SILENCE: Final = 0.6  # s without a single answer: six pings each way
+_FLIGHT: Final = 0.2  # s that an answer may still be on its way
 _UNTIL_INPUT_ENDS: Final = 'ping "$@" & read -r _; kill $!'  # ping itself never looks at its input
 
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from lab.engines import namespaces, pause, wiring
 from lab.engines.base import Availability, Engine, Event, NodeState, State
 from lab.errors import EngineError
@@ -28,7 +30,7 @@ from lab.routing import routes_of
 from lab.topology import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from lab.engines.namespaces import Process
     from lab.topology import Node
@@ -104,6 +106,7 @@ class NetnsEngine(Engine):
         if first is None:
             self.emit(Event("node", node))
             namespaces.remove(full)
+            self._unplug(node)
             first = self._make(node)
         if not namespaces.same(full, first.pid):
             namespaces.remove(full)
@@ -111,7 +114,7 @@ class NetnsEngine(Engine):
         this = self.topology.nodes[node]
         switches = {p.network: self.topology.full_name(p.network) for p in this.ports}
         routes = routes_of(self.topology, this)
-        namespaces.inside(full, lambda: wiring.wire_node(this, switches, routes))
+        self._inside(full, lambda: wiring.wire_node(this, switches, routes))
         for port in this.ports:
             self._wire_switch(port.network)
         if this.role is Role.GATEWAY and self.seeded(node):
@@ -124,6 +127,7 @@ class NetnsEngine(Engine):
         self.emit(Event("stopped", node))
         self._end(namespaces.pauses(self.topology.name).get(node, []))
         self._firsts.pop(node, None)
+        self._unplug(node)
         namespaces.remove(self.topology.full_name(node))
 
     def start_gateway(self, node: str) -> None:
@@ -281,7 +285,23 @@ class NetnsEngine(Engine):
         ports = [n.name for n in self.topology.nodes.values() if _attached(n, network)]
         with self._switch_lock:
             full = self.topology.full_name(network)
-            namespaces.inside(full, lambda: wiring.wire_switch(ports))
+            self._inside(full, lambda: wiring.wire_switch(ports))
+
+    def _unplug(self, node: str) -> None:
+        for port in self.topology.nodes[node].ports:
+            full = self.topology.full_name(port.network)
+            if namespaces.exists(full):
+                with self._switch_lock:
+                    self._inside(full, lambda: wiring.unplug(node))
+
+    @staticmethod
+    def _inside(name: str, work: Callable[[], None]) -> None:
+        """Work inside a namespace; what the kernel refuses there becomes one line."""
+        try:
+            namespaces.inside(name, work)
+        except NetlinkError as error:
+            reason = os.strerror(error.code)
+            raise EngineError(f"{name}: the kernel refused: {reason}; see `lab doctor`") from None
 
     def _state(self, node: Node) -> NodeState:
         first = self._first(node.name)

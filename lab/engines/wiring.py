@@ -90,6 +90,19 @@ def wire_switch(ports: Iterable[str]) -> None:
                 )
 
 
+def unplug(port: str) -> None:
+    """Take a port out of the switch, and with it the cable, if it is there.
+
+    The kernel ends a namespace some time after its last user; a node made anew would meet its own
+    old cable.
+    """
+    with IPRoute() as netlink:
+        link = _links(netlink).get(port)
+        if link is not None:
+            with suppress(NetlinkError):  # it went by itself meanwhile
+                netlink.link("del", index=link["index"])
+
+
 def wire_node(node: Node, switches: Mapping[str, str], routes: Iterable[Route]) -> None:
     """Give a node its links, addresses and routes. `switches`: namespace by network."""
     _write_sysctls(sysctls(node.role))
