@@ -382,12 +382,16 @@ _REASONS: Final = {
     "RECORD_LAYER_FAILURE": "what answers there does not speak TLS",
     "NO_APPLICATION_PROTOCOL": f"the peer does not speak {ALPN}",
     "NO_SHARED_CIPHER": "the peer and we have no TLS cipher in common",
-    "UNEXPECTED_EOF_WHILE_READING": _REFUSED_US,
 }
 
 
-def explain(error: BaseException) -> str:
-    """Return one plain line for what ended a connection, its handshake or its first read."""
+def explain(error: BaseException, *, established: bool = False) -> str:
+    """Return one plain line for what ended a connection.
+
+    Before the first message came (not `established`), a connection that just ends means that the
+    peer refused our certificate: TLS 1.3 tells a client nothing better.
+    """
+    ended = "the connection broke" if established else _REFUSED_US
     match error:
         case Refused():
             return error.message
@@ -396,16 +400,16 @@ def explain(error: BaseException) -> str:
                 error.verify_code, f"the peer's certificate is refused: {error.verify_message}"
             )
         case ssl.SSLZeroReturnError() | ssl.SSLEOFError():
-            return _REFUSED_US
+            return ended
         case ssl.SSLError():
             reason = error.reason or ""
             known = (line for end, line in _REASONS.items() if reason.endswith(end))
-            fallback = _REFUSED_US if "_ALERT_" in reason else _words(reason)
+            fallback = ended if "_ALERT_" in reason else _words(reason)
             return next(known, fallback)
         case ConnectionRefusedError():
             return "nothing listens there"
         case ConnectionResetError() | ConnectionAbortedError() | BrokenPipeError() | EOFError():
-            return _REFUSED_US
+            return ended
         case TimeoutError():
             return "no answer in time"
         case OSError():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import stat
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -163,6 +164,12 @@ def test_names() -> None:
 )
 def test_errors_in_plain_words(error: Exception, line: str) -> None:
     assert explain(error) == line
+
+
+def test_a_connection_that_worked_before_it_ended() -> None:
+    for error in (ConnectionResetError(), EOFError(), ssl.SSLEOFError(8, "EOF")):
+        assert explain(error, established=True) == "the connection broke"
+    assert explain(TimeoutError(), established=True) == "no answer in time"
 
 
 def test_what_is_not_tls(site: Site) -> None:
