@@ -6,7 +6,7 @@ How messages come and go is `uplink.py`'s business; when this process ends is `l
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway import link
 from gateway.dataplane.routes import Routes
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from gateway.dataplane.outbound import Outbound
     from gateway.dataplane.sessions import Directory, Peer
     from gateway.protocol.reassembly import Reassembly
+
+# So that a message stays below `link.MAX_MESSAGE` whatever the names and counts.
+PEERS_A_MESSAGE: Final = link.PEERS_A_REPORT // 2
+SESSIONS_A_MESSAGE: Final = 750
 
 
 class Commands:
@@ -36,9 +40,12 @@ class Commands:
     def greet(self) -> link.Ready:
         """Begin with a new control plane: what the last one left unfinished is void."""
         self._start_gathering()
+        live = list(self._directory.sessions.values())
+        for untold in live[SESSIONS_A_MESSAGE:]:
+            self._retire(untold.index)  # nobody could ever retire it: control would not know it
         sessions = [
             link.LiveSession(index=session.index, peer=session.peer.name)
-            for session in self._directory.sessions.values()
+            for session in live[:SESSIONS_A_MESSAGE]
         ]
         return link.Ready(pid=os.getpid(), sessions=sessions)
 
@@ -50,8 +57,7 @@ class Commands:
             case link.Activate():
                 return [link.Ack(message.seq, self._activate(message.index))]
             case link.Retire():
-                self._reassembly.forget(message.index)
-                self._directory.retire(message.index)
+                self._retire(message.index)
                 return [link.Ack(message.seq)]
             case link.Routes():
                 self._gather(message.entries)
@@ -64,18 +70,17 @@ class Commands:
                 return list(self.counters())
 
     def counters(self) -> list[link.Counters]:
-        """Return the totals, as many messages as they need: the first has the drops of nobody."""
+        """Return the totals, in as many messages as they need."""
         peers = list(self._directory.peers.items())
         drops = {str(reason): count for reason, count in self._directory.drops.items()}
         return [
             link.Counters(
                 peers={
-                    name: peer.counters()
-                    for name, peer in peers[start : start + link.PEERS_A_REPORT]
+                    name: peer.counters() for name, peer in peers[start : start + PEERS_A_MESSAGE]
                 },
                 drops=drops,
             )
-            for start in range(0, max(len(peers), 1), link.PEERS_A_REPORT)
+            for start in range(0, max(len(peers), 1), PEERS_A_MESSAGE)
         ]
 
     def _install(self, order: link.Install) -> str | None:
@@ -93,6 +98,10 @@ class Commands:
         session.peer.sending = session
         self._outbound.send_empty(session)
         return None
+
+    def _retire(self, index: int) -> None:
+        self._reassembly.forget(index)
+        self._directory.retire(index)
 
     def _start_gathering(self) -> None:
         self._gathered = Routes()
