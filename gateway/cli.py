@@ -135,7 +135,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from gateway import config
-    from gateway.control.plane import Credentials
+    from gateway.credentials import Credentials
 
     loaded = config.load(options.config)
     Credentials(loaded)

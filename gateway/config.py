@@ -333,7 +333,7 @@ class _Reader:
         if match is None:
             raise self._error(
                 key,
-                f"{text!r} is no address; write 203.0.113.2:55555 or [2001:db8::2]:55555 (or a name)",
+                f"{text!r} is no address; write 203.0.113.2:55555 or [2001:db8::2]:55555",
             )
         host, port = match[1] or match[2], int(match[3] or DEFAULT_PORT)
         if not 1 <= port <= 65535:

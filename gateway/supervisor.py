@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from gateway import link, logs
+from gateway.credentials import Credentials
 from gateway.dataplane.tun import open_tun
 from gateway.dataplane.udp import open_udp
 from gateway.errors import ConfigError, GatewayError
@@ -100,6 +101,7 @@ class Supervisor:
                 "gateway run needs root: it opens /dev/net/tun and drops to users of its own;"
                 " run it with sudo"
             )
+        _check_files(config)
         self._config = config
         self._admin_path = admin_path
         with contextlib.ExitStack() as undo:
@@ -276,6 +278,28 @@ def run(config: Config, admin_path: str) -> int:
     """Run a gateway until it is told to stop. Raises GatewayError when it cannot start."""
     logs.set_up(config.name, "supervisor")
     return Supervisor(config, admin_path).run()
+
+
+def _check_files(config: Config) -> None:
+    """Refuse certificates and keys that the control plane could not use, before anything starts.
+
+    A child looks into them, so that the key is never in this process. Raises GatewayError.
+    """
+    mistake, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):  # a bug shows in the control plane, with its line
+            try:
+                Credentials(config)
+            except GatewayError as error:
+                os.write(told, str(error).encode())
+        os._exit(0)
+    os.close(told)
+    with open(mistake, "rb") as reading:
+        text = reading.read().decode()
+    os.waitpid(child, 0)
+    if text:
+        raise GatewayError(text)
 
 
 def _open_tcp(config: Config) -> socket.socket:

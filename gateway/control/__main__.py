@@ -18,7 +18,8 @@ from pathlib import Path
 
 from gateway import config as configuration
 from gateway import logs
-from gateway.control.plane import ControlPlane, Credentials
+from gateway.control.plane import ControlPlane
+from gateway.credentials import Credentials
 from gateway.errors import GatewayError
 from gateway.protocol import keys
 from gateway.system.privileges import CAP_NET_ADMIN, drop_to

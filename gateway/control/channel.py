@@ -1,108 +1,171 @@
 """One control channel: a TLS 1.3 connection that carries whole frames.
 
-Here: bytes and deadlines. Not here: what the frames mean (protocol/messages.py), who the peer is
-(identity.py).
+Here: bytes between the socket and TLS. Not here: deadlines (the caller's), what the frames mean
+(protocol/messages.py), who the peer is (identity.py).
+
+TLS runs over memory, not inside asyncio: asyncio drops a refused handshake's alert, and the alert
+is the one thing that tells the other side why. And a connection that ends lets the peer read what
+was sent last: closing with unread bytes would reset it, and the reset overtakes the alert.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+import contextlib
+import socket
+import ssl
+from typing import Final
 
 from gateway.protocol import messages
 
-if TYPE_CHECKING:
-    import socket
-    import ssl
-
-LINGER: Final = 1.0  # seconds for the last frame and TLS's goodbye
-READ_BUFFER: Final = 4096 * 4  # bytes; asyncio stops reading past twice this
+LINGER: Final = 1.0  # seconds for the peer to read our last bytes and leave
+CHUNK: Final = 16_384  # bytes; the most that one TLS record carries (RFC 8446, section 5.1)
 
 
 class Channel:
-    """A connection after its TLS handshake."""
+    """A connection after its TLS handshake. One task reads; any may write."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self.tls = cast("ssl.SSLObject", writer.get_extra_info("ssl_object"))
-        self.remote = host_of(writer.get_extra_info("peername"))
-        self.local = host_of(writer.get_extra_info("sockname"))
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        """Take over a connected socket. Use `open` instead."""
+        self._sock = sock
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        server = context.protocol == ssl.PROTOCOL_TLS_SERVER
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
+        self.remote = host_of(sock.getpeername())
+        self._plain = bytearray()
+        self._sending = asyncio.Lock()
+        self._reading = False
+        self._left = asyncio.Event()  # the peer sent its last byte
+        self._closed = False
+        self._refused = False
 
     @classmethod
-    async def accept(cls, sock: socket.socket, context: ssl.SSLContext, deadline: float) -> Channel:
-        """TLS as the server on an accepted socket.
+    async def open(cls, sock: socket.socket, context: ssl.SSLContext) -> Channel:
+        """TLS on a connected socket; the context says which side we are.
 
-        Raises ssl.SSLError or OSError when it fails: with `asyncio.start_server` a failed handshake
-        would never reach us. `deadline` is in seconds.
+        Raises ssl.SSLError or OSError. Then the peer has our alert, and the socket is closed.
         """
-        loop = asyncio.get_running_loop()
-        reader, protocol = _stream(loop)
-        transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol,
-            sock,
-            ssl=context,
-            ssl_handshake_timeout=deadline,
-            ssl_shutdown_timeout=LINGER,
-        )
-        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
-
-    @classmethod
-    async def connect(
-        cls, sock: socket.socket, context: ssl.SSLContext, deadline: float
-    ) -> Channel:
-        """TLS as the client on a connected socket. Raises ssl.SSLError or OSError."""
-        loop = asyncio.get_running_loop()
-        reader, protocol = _stream(loop)
-        transport, _ = await loop.create_connection(
-            lambda: protocol,
-            sock=sock,
-            ssl=context,
-            server_hostname="",
-            ssl_handshake_timeout=deadline,
-            ssl_shutdown_timeout=LINGER,
-        )
-        return cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
+        sock.setblocking(False)
+        try:
+            channel = cls(sock, context)
+        except OSError:  # it left already: no peer name
+            sock.close()
+            raise
+        try:
+            await channel._handshake()
+        except ssl.SSLError:
+            channel._refused = True
+            await channel.close()
+            raise
+        except BaseException:
+            channel.abort()
+            raise
+        return channel
 
     async def read(self) -> bytes:
         """The next frame, prefix included.
 
         Raises EOFError at the end, MalformedError for a bad length, and what TLS and the socket
-        raise. The caller sets the deadline.
+        raise.
         """
-        prefix = await self._reader.readexactly(messages.PREFIX)
-        return prefix + await self._reader.readexactly(messages.body_length(prefix))
+        prefix = await self._exactly(messages.PREFIX)
+        return prefix + await self._exactly(messages.body_length(prefix))
 
     async def write(self, frame: bytes) -> None:
-        """Send one frame, and wait while the peer takes none."""
-        self._writer.write(frame)
-        await self._writer.drain()
+        """Send one frame, and wait while the peer takes none. Raises OSError, ssl.SSLError."""
+        if self._closed:
+            raise BrokenPipeError
+        self.tls.write(frame)
+        await self._flush()
 
     async def send(self, message: messages.AnyMessage) -> None:
         """Send one message."""
         await self.write(messages.encode(message))
 
     async def close(self) -> None:
-        """Say TLS's goodbye, and wait a moment for the peer's. Never raises for the network."""
-        self._writer.close()
-        try:
+        """Send what is left and TLS's goodbye, and let the peer read it. Never raises for it."""
+        with contextlib.suppress(OSError, TimeoutError, ssl.SSLError):
             async with asyncio.timeout(LINGER):
-                await self._writer.wait_closed()
-        except (OSError, TimeoutError):
-            self._writer.transport.abort()
+                if not self._refused:  # the alert was the goodbye
+                    with contextlib.suppress(ssl.SSLError):
+                        self.tls.unwrap()
+                await self._flush()
+                self._sock.shutdown(socket.SHUT_WR)
+                if self._reading:
+                    await self._left.wait()
+                else:
+                    while await asyncio.get_running_loop().sock_recv(self._sock, CHUNK):
+                        pass
+        self.abort()
 
     def abort(self) -> None:
-        """Drop the connection now."""
-        self._writer.transport.abort()
+        """Drop the connection now. A task that reads sees the end."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._close_if_aborted()
+
+    def _close_if_aborted(self) -> None:
+        """Not while a task reads: the descriptor's number would be another's."""
+        if self._closed and not self._reading:
+            self._sock.close()
+
+    async def _handshake(self) -> None:
+        try:
+            while True:
+                try:
+                    self.tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    await self._flush()
+                    await self._feed()
+                else:
+                    return
+        finally:
+            with contextlib.suppress(OSError):
+                await self._flush()
+
+    async def _exactly(self, count: int) -> bytes:
+        while len(self._plain) < count:
+            try:
+                data = self.tls.read(CHUNK)
+            except ssl.SSLWantReadError:
+                await self._flush()
+                await self._feed()
+                continue
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                data = b""
+            if not data:
+                raise EOFError
+            self._plain += data
+        taken = bytes(self._plain[:count])
+        del self._plain[:count]
+        return taken
+
+    async def _feed(self) -> None:
+        """Give TLS what the socket has, or the end of it."""
+        if self._closed:
+            raise EOFError
+        self._reading = True
+        try:
+            data = await asyncio.get_running_loop().sock_recv(self._sock, CHUNK)
+        finally:
+            self._reading = False
+            self._close_if_aborted()
+        if data:
+            self._incoming.write(data)
+        else:
+            self._left.set()
+            self._incoming.write_eof()
+
+    async def _flush(self) -> None:
+        """Send what TLS has for the peer."""
+        async with self._sending:
+            while data := self._outgoing.read():
+                await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
 
 def host_of(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
     """The numeric host of a socket address; IPv4-mapped ones as IPv4."""
     return address[0].removeprefix("::ffff:") if "." in address[0] else address[0]
-
-
-def _stream(
-    loop: asyncio.AbstractEventLoop,
-) -> tuple[asyncio.StreamReader, asyncio.StreamReaderProtocol]:
-    reader = asyncio.StreamReader(limit=READ_BUFFER, loop=loop)
-    return reader, asyncio.StreamReaderProtocol(reader, loop=loop)

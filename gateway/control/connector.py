@@ -95,14 +95,12 @@ class Connector:
         channel: Channel | None = None
         try:
             async with asyncio.timeout(HANDSHAKE_WITHIN):
-                channel = await Channel.connect(sock, self._context, HANDSHAKE_WITHIN)
+                channel = await Channel.open(sock, self._context)
                 session = await self._greet(channel)
             await self._peers.establish(self._peer, channel, session)
         except BaseException:
             if channel is not None:
                 await channel.close()
-            else:
-                sock.close()
             raise
         return channel
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway import __version__, link
@@ -20,46 +19,17 @@ from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.peers import Peers
 from gateway.control.server import Server
 from gateway.errors import GatewayError
-from gateway.identity import Authority, Identity, Pinned, client_context, server_context
 from gateway.system.netlink import Kernel
 
 if TYPE_CHECKING:
     import socket
-    import ssl
     from collections.abc import Coroutine
 
     from gateway.config import Config
-    from gateway.config import Peer as PeerConfig
-    from gateway.identity import Trust
+    from gateway.control.peers import Peer
+    from gateway.credentials import Credentials
 
 log = logging.getLogger(__name__)
-
-
-class Credentials:
-    """What was read from the files while we still could: who we are, and whom we trust."""
-
-    def __init__(self, config: Config) -> None:
-        """Raise ConfigError for a file that cannot be used."""
-        now = datetime.now(UTC)
-        files = config.identity
-        self.identity = Identity.load(files.certificate, files.key, now)
-        self._authority = Authority.load(files.ca, now) if files.ca is not None else None
-        self.trusts = {name: self._trust(peer) for name, peer in config.peers.items()}
-        self.server = server_context(self.identity, self.trusts.values())
-        self.clients: dict[str, ssl.SSLContext] = {
-            name: client_context(self.identity, self.trusts[name])
-            for name, peer in config.peers.items()
-            if peer.connect is not None
-        }
-
-    def _trust(self, peer: PeerConfig) -> Trust:
-        if peer.certificate is not None:
-            return Pinned.load(peer.certificate)
-        if peer.fingerprint is not None:
-            return peer.fingerprint
-        if self._authority is None:  # config.py refuses this
-            raise GatewayError(f"peers.{peer.name}: neither pinned nor under a CA")
-        return self._authority
 
 
 class ControlPlane:
@@ -75,9 +45,7 @@ class ControlPlane:
         self._clean = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
-        self._dataplane = DataPlane(
-            ready=self._data_plane_ready, heard=lambda index: self._peers.heard(index)
-        )
+        self._dataplane = DataPlane(ready=self._data_plane_ready, heard=self._heard)
         self._kernel = Kernel(config.tun.name)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel)
         self._server = Server(
@@ -149,6 +117,9 @@ class ControlPlane:
         self._committed = True
         log.info("data plane ready, pid %d", ready.pid)
 
+    def _heard(self, index: int) -> None:
+        self._peers.heard(index)
+
     async def _answer(self, request: admin.AnyRequest) -> dict[str, Any]:
         match request:
             case admin.Status():
@@ -161,7 +132,7 @@ class ControlPlane:
                 await self._peers.disconnect(self._peer(name))
         return {}
 
-    def _peer(self, name: str) -> Any:
+    def _peer(self, name: str) -> Peer:
         peer = self._peers.get(name)
         if peer is None:
             known = ", ".join(self._peers.all) or "none is configured"

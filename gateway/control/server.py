@@ -86,7 +86,7 @@ class Server:
         channel: Channel | None = None
         try:
             async with asyncio.timeout(HANDSHAKE_WITHIN):
-                channel = await Channel.accept(sock, self._context, HANDSHAKE_WITHIN)
+                channel = await Channel.open(sock, self._context)
                 peer, session = await self._greet(channel)
             await self._peers.establish(peer, channel, session)
         except HandshakeError as error:
@@ -112,8 +112,6 @@ class Server:
         self._half_open -= 1
         if channel is not None:
             await channel.close()
-        else:
-            sock.close()
 
     async def _greet(self, channel: Channel) -> tuple[Peer, Session]:
         """From the first frame to a session."""
