@@ -2,8 +2,7 @@
 
 A node is a container `LAB-NODE-1`; a network is a plain bridge with the label `lab`. Containers
 keep no default route through Docker, or the lab would leak around itself. What a gateway's
-container may not do (its rights are NET_ADMIN alone) is done by a *sidecar*: a short-lived
-container of the host image in the gateway's network namespace.
+container may not do (its rights are NET_ADMIN alone) is done by a *sidecar* (`sidecar.py`).
 
 All state is labels (`lab`, `node`): `down` works on whatever a killed controller left.
 
@@ -30,10 +29,9 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 
-from lab.engines import images, subnets
+from lab.engines import images, sidecar, subnets
 from lab.engines.base import Availability, Engine, Event, NodeState, State
 from lab.errors import EngineError
-from lab.routing import routes_of
 from lab.topology import Role
 
 if TYPE_CHECKING:
@@ -44,16 +42,9 @@ if TYPE_CHECKING:
     from lab.topology import Node
 
 _CONFIG: Final = "/etc/gateway"
+_WIRE_TIMEOUT: Final = 30  # s; it takes half a second
 _CLEAN_STOP: Final = 10  # s; the gateway promises five
 _ATTEMPTS: Final = 5  # of `down`: a killed controller's Docker client may still be making things
-_SIDECAR: Final = (
-    *("docker", "run", "--rm", "--interactive", "--init", "--pull", "never"),
-    *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW", "--read-only"),
-    *("--tmpfs", "/run", "--tmpfs", "/tmp", "--security-opt", "no-new-privileges"),  # noqa: S108
-    *("--log-driver", "none"),
-)
-_WIRE: Final = "tx-udp-segmentation off tso off gro on"
-"""The WAN carries real datagrams: cut by the sender, joined by the receiver's network card."""
 
 
 class DockerEngine(Engine):
@@ -128,7 +119,7 @@ class DockerEngine(Engine):
             if container.status != "running":
                 self.emit(Event("container", node))
                 container.start()
-        self._wire(node)
+        self._wire(node, container)
 
     def stop(self, node: str, *, kill: bool = False) -> None:
         """Stop the container; its volume, the seeds, stays."""
@@ -226,15 +217,13 @@ class DockerEngine(Engine):
     def command(
         self, node: str, argv: Sequence[str], *, rights: bool = False, tty: bool = False
     ) -> list[str]:
-        """Execute in the container; with `rights` in a gateway, in a sidecar beside it."""
+        """Execute in the container; network tools and `rights` in a gateway, in a sidecar of it."""
         container = self._container(node)
         if container.status != "running":
             raise EngineError(f"{node} does not run; `lab up` starts it")
         terminal = ["--tty"] if tty else []
-        if rights and self._is_gateway(node):
-            labels = ["--label", f"lab={self.topology.name}", "--label", f"sidecar={node}"]
-            where = ["--network", f"container:{container.id}", f"{self.topology.name}-host"]
-            return [*_SIDECAR, *terminal, *labels, *where, *argv]
+        if self._is_gateway(node) and (rights or argv[0] in sidecar.TOOLS):
+            return sidecar.beside(self.topology, node, container.id or "", argv, terminal)
         return ["docker", "exec", "--interactive", *terminal, self._name(node), *argv]
 
     def environment(self) -> Mapping[str, str]:
@@ -276,39 +265,26 @@ class DockerEngine(Engine):
             raise EngineError(f"{node} is not there; `lab up` makes it")
         return container
 
-    def _wire(self, node: str) -> None:
-        """Set what a container's start does not: routes, and the offloads of a gateway's WAN."""
+    def _wire(self, node: str, container: Container) -> None:
+        """Set what a container's start does not: routes, sysctls, offloads."""
+        argv = sidecar.wiring(self.topology, self.topology.nodes[node], container.id or "")
         try:
-            done = self.run(node, ["sh", "-euc", self._script(node)], rights=True)
-        except EngineError:
-            self._raise_if_ended(node)
-            raise
-        if not done.ok:
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_WIRE_TIMEOUT,
+            )
+        except subprocess.TimeoutExpired:
+            raise EngineError(
+                f"{node}: no routes after {_WIRE_TIMEOUT} s; see `lab doctor`"
+            ) from None
+        if done.returncode != 0:
             self._raise_if_ended(node)
             reason = (done.stderr.strip() or f"exit {done.returncode}").splitlines()[-1]
             raise EngineError(f"{node}: cannot set its routes: {reason}")
-
-    def _script(self, node: str) -> str:
-        """Return one script for all of a node's routes: each sidecar costs a tenth of a second.
-
-        Docker's default routes go one by one, so that a repair never interrupts a tunnel.
-        """
-        this = self.topology.nodes[node]
-        lines = []
-        routes = routes_of(self.topology, this)
-        for version in (4, 6):
-            ours = [r for r in routes if r.destination.version == version]
-            keep = "|".join(f"via {r.via} " for r in ours if r.destination.prefixlen == 0)
-            lines.append(
-                f"ip -{version} route show default | grep -Ev '{keep or '^$'}' |"
-                f" while read -r route; do ip -{version} route del $route; done"
-            )
-            lines += [f"ip -{version} route replace {' '.join(r.arguments())}" for r in ours]
-        if this.role is Role.GATEWAY:
-            address = this.address_on(self.topology.wan_of(this).name)
-            lines.append(f"wan=$(ip -o -4 address show to {address} | awk '{{print $2; exit}}')")
-            lines.append(f'ethtool -K "$wan" {_WIRE}')
-        return "\n".join(lines)
 
     def _raise_if_ended(self, node: str) -> None:
         container = self._container(node)
