@@ -93,6 +93,25 @@ def test_a_gateway_starts_again_with_its_routes(up: DockerEngine) -> None:
     assert "blackhole" in up.run("gw-b", ["ip", "route"], rights=True).stdout
 
 
+def test_a_starting_gateway_sends_no_host_around_the_lab(up: DockerEngine) -> None:
+    """Before its routes stand, only Docker's default route leads on: nothing must follow it."""
+    far = f"{SUBNETS['LAN_A']}.3"
+    with up.spawn("host-b", ["ping", "-n", "-i", "0.02", far]):
+        up.stop("gw-b")
+        up.start("gw-b")
+        bringup.wait_healthy(up, 30)
+    route = up.run("host-b", ["ip", "route", "get", far]).stdout
+    assert f"via {SUBNETS['LAN_B']}.2 " in route
+    assert "redirected" not in route
+
+
+def test_network_tools_work_in_a_gateway(up: DockerEngine) -> None:
+    """The image lacks them; `lab exec gw-a -- ping` works all the same, in a sidecar."""
+    assert up.run("gw-a", ["ping", "-c", "1", f"{SUBNETS['WAN_B']}.2"]).ok
+    captured = up.run("gw-a", ["tcpdump", "-n", "-i", "wan0", "-c", "1", "udp port 55555"])
+    assert "55555" in captured.stdout, captured.stderr
+
+
 def test_down_leaves_nothing(down: DockerEngine, client: docker.DockerClient) -> None:
     rules = firewall()
     bringup.bring_up(down, timeout=60)
