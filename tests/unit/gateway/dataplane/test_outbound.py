@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from gateway import link
+from gateway.dataplane.tun import TunGoneError
 from gateway.protocol.wire import COUNTER_LIMIT
 from tests.packets import frame, ipv4, ipv6, udp, virtio
 from tests.planes import A_INDEX, B_INDEX, Plane, meet, session
@@ -208,6 +209,19 @@ def test_a_session_stops_at_the_limit(planes: tuple[Plane, Plane]) -> None:
     assert b.tun.written == [TO_B]
     assert a.order(link.Activate, index=A_INDEX) is None
     assert a.drops() == {"counter-exhausted": 2}, "no keepalive either"
+
+
+def test_a_deleted_tun_is_said(
+    planes: tuple[Plane, Plane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = planes
+
+    def read(_into: object) -> int:
+        raise OSError(errno.EBADFD, "as told")
+
+    monkeypatch.setattr(a.tun, "read", read)
+    with pytest.raises(TunGoneError, match="deleted"):
+        a.outbound.drain()
 
 
 def test_one_direction_has_its_turn_after_a_burst(planes: tuple[Plane, Plane]) -> None:

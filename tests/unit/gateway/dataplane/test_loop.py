@@ -1,0 +1,237 @@
+"""The loop: links come and go, sessions stay; the leash decides when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gateway import link
+from gateway.dataplane.loop import Loop
+from gateway.dataplane.tun import TunDevice
+from gateway.dataplane.udp import UdpSocket, open_udp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INSTALL: dict[str, Any] = {
+    "index": 7,
+    "peer": "b",
+    "peer_index": 8,
+    "suite": "aes-256-gcm",
+    "receive_key": b"r" * 32,
+    "endpoint": ("127.0.0.1", 9),
+}
+
+
+class Running:
+    """A loop in a thread, with this test as its supervisor and its control."""
+
+    def __init__(self) -> None:
+        tun, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.udp = open_udp("127.0.0.1", 0)
+        self.leash, leash = link.pair()
+        self._sockets = [tun, self.kernel, self.udp, self.leash, leash]
+        self.loop = Loop(TunDevice(tun.fileno()), UdpSocket(self.udp), leash)
+        self.thread = threading.Thread(target=self.loop.run, daemon=True)
+        self.thread.start()
+
+    def new_link(self) -> socket.socket:
+        """Make a link as the supervisor does; control's end, before it read anything."""
+        control, end = link.pair()
+        control.settimeout(10)
+        self._sockets.append(control)
+        with end:
+            link.hand_out(self.leash, end)
+        return control
+
+    def ends(self) -> bool:
+        """Whether the loop ends by itself now."""
+        self.thread.join(10)
+        return not self.thread.is_alive()
+
+    def close(self) -> None:
+        self.leash.close()
+        self.thread.join(10)
+        self.loop.close()
+        for one in self._sockets:
+            one.close()
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    with contextlib.closing(Running()) as one:
+        yield one
+
+
+def hear(control: socket.socket, kind: type) -> Any:
+    """Wait for a message of this kind; counters come in between."""
+    while True:
+        message = link.decode_up(control.recv(link.MAX_MESSAGE))
+        if isinstance(message, kind):
+            return message
+
+
+def order(control: socket.socket, message: Any) -> str | None:
+    control.send(link.encode(message))
+    answer = hear(control, link.Ack)
+    assert answer.seq == message.seq
+    error: str | None = answer.error
+    return error
+
+
+def install(control: socket.socket, **changes: Any) -> str | None:
+    return order(control, link.Install(seq=1, **{"send_key": b"s" * 32} | INSTALL | changes))
+
+
+def test_the_first_message_is_ready(running: Running) -> None:
+    message = link.decode_up(running.new_link().recv(link.MAX_MESSAGE))
+    assert isinstance(message, link.Ready)
+    assert message.sessions == []
+
+
+def test_counters_come_each_second(running: Running) -> None:
+    control = running.new_link()
+    hear(control, link.Counters)
+    start = time.monotonic()
+    hear(control, link.Counters)
+    assert 0.5 < time.monotonic() - start < 5
+
+
+def test_every_numbered_message_is_answered(running: Running) -> None:
+    control = running.new_link()
+    for message in (
+        link.Install(seq=11, send_key=b"s" * 32, **INSTALL),
+        link.Activate(seq=12, index=7),
+        link.CommitRoutes(seq=13),
+        link.Report(seq=14),
+        link.Retire(seq=15, index=7),
+    ):
+        assert order(control, message) is None
+    assert order(control, link.Activate(seq=16, index=7)) is not None
+
+
+def test_stop_ends_it_after_the_last_counters(running: Running) -> None:
+    control = running.new_link()
+    hear(control, link.Ready)
+    control.send(link.encode(link.Stop()))
+    hear(control, link.Counters)
+    assert running.ends()
+
+
+def test_stop_ends_it_even_if_control_is_gone_already(running: Running) -> None:
+    control = running.new_link()
+    hear(control, link.Ready)
+    control.send(link.encode(link.Report(seq=1)))
+    control.send(link.encode(link.Stop()))
+    control.close()
+    assert running.ends()
+
+
+def test_the_end_of_the_leash_ends_it(running: Running) -> None:
+    hear(running.new_link(), link.Ready)
+    running.leash.close()
+    assert running.ends()
+
+
+def test_an_order_to_stop_on_the_leash_ends_it(running: Running) -> None:
+    link.order_stop(running.leash)
+    assert running.ends()
+
+
+# Links. Control may die at any moment; its successor must not be taken for it.
+
+
+def test_sessions_outlive_control(running: Running) -> None:
+    control = running.new_link()
+    assert install(control) is None
+    control.close()
+    successor = running.new_link()
+    ready = hear(successor, link.Ready)
+    assert ready.sessions == [link.LiveSession(index=7, peer="b")]
+    assert "in use" in str(install(successor, send_key=b"t" * 32))
+
+
+def test_a_message_that_is_not_ours_ends_the_link_and_not_the_loop(running: Running) -> None:
+    control = running.new_link()
+    hear(control, link.Ready)
+    assert install(control) is None
+    control.send(b"\xff\xff")
+    with contextlib.suppress(ConnectionResetError):
+        while control.recv(link.MAX_MESSAGE):
+            pass  # counters that were on their way
+    assert len(hear(running.new_link(), link.Ready).sessions) == 1
+
+
+def test_what_the_dead_said_does_not_reach_the_successor(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are on their way at once: a new link, and the last words of the old control.
+
+    The old link is closed unread, also when both are readable in one round of the loop.
+    """
+    old = running.new_link()
+    hear(old, link.Ready)
+    assert install(old) is None
+    order(old, link.Report(seq=5))
+    blocked = threading.Event()
+    entered = threading.Event()
+
+    def pause(_now: float) -> None:
+        entered.set()
+        blocked.wait(10)
+
+    monkeypatch.setattr(running.loop._inbound.reassembly, "expire", pause)
+    assert entered.wait(10)  # the loop stands still, once a second
+    old.send(link.encode(link.Retire(seq=6, index=7)))
+    new = running.new_link()
+    blocked.set()
+    assert len(hear(new, link.Ready).sessions) == 1
+    order(new, link.Report(seq=1))
+    assert 7 in running.loop.directory.sessions
+    with contextlib.suppress(ConnectionResetError):
+        while message := old.recv(link.MAX_MESSAGE):
+            assert not isinstance(link.decode_up(message), link.Ack), "nobody carried it out"
+
+
+def test_half_a_table_of_the_dead_does_not_reach_the_successor(running: Running) -> None:
+    old = running.new_link()
+    old.send(link.encode(link.Routes([("10.0.0.0/8", "b")])))
+    order(old, link.Report(seq=1))
+    old.close()
+    new = running.new_link()
+    hear(new, link.Ready)
+    assert order(new, link.CommitRoutes(seq=1)) is None
+    assert len(running.loop.directory.routes) == 0
+
+
+def test_a_new_link_replaces_one_that_still_lives(running: Running) -> None:
+    old = running.new_link()
+    hear(old, link.Ready)
+    new = running.new_link()
+    hear(new, link.Ready)
+    with contextlib.suppress(ConnectionResetError):
+        while old.recv(link.MAX_MESSAGE):
+            pass
+    assert order(new, link.Report(seq=1)) is None
+
+
+def test_without_a_link_packets_go_on(running: Running) -> None:
+    control = running.new_link()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.settimeout(10)
+        assert install(control, endpoint=peer.getsockname()) is None
+        control.send(link.encode(link.Routes([("10.0.0.0/8", "b")])))
+        assert order(control, link.CommitRoutes(seq=2)) is None
+        assert order(control, link.Activate(seq=3, index=7)) is None
+        peer.recv(2000)
+        control.close()
+        packet = b"\x45" + bytes(15) + bytes([10, 0, 0, 1])
+        for _ in range(3):
+            running.kernel.send(bytes(10) + packet)
+            assert len(peer.recv(2000)) == 16 + 12 + 20 + 16
