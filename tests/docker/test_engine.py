@@ -103,6 +103,8 @@ def test_a_starting_gateway_sends_no_host_around_the_lab(up: DockerEngine) -> No
     route = up.run("host-b", ["ip", "route", "get", far]).stdout
     assert f"via {SUBNETS['LAN_B']}.2 " in route
     assert "redirected" not in route
+    counted = up.run("gw-b", ["nstat", "-asz", "IcmpOutRedirects"], rights=True).stdout
+    assert counted.split()[-3:-1] == ["IcmpOutRedirects", "0"]
 
 
 def test_network_tools_work_in_a_gateway(up: DockerEngine) -> None:
