@@ -32,6 +32,7 @@ exit codes: 0 pass, 1 failed, 2 unusable input or environment, 3 warnings, 130 i
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    os.environ["PATH"] = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"  # after `su`
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except NotHealthyError as error:
@@ -43,12 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PermissionError as error:
         print(f"lab: {error.filename}: {error.strerror}; run as root", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("lab: interrupted; `lab down` removes what is there", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if os.environ.get("LAB_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"lab: a fault of the lab itself: {what}; LAB_DEBUG=1 shows where", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lab: interrupted; `lab down` removes what is there", file=sys.stderr)
+        return 130
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:

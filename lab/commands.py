@@ -18,7 +18,7 @@ from rich.table import Table
 
 from lab import bringup, picture
 from lab.engines import NAMES, choose, engine_class
-from lab.engines.base import ignore
+from lab.engines.base import State, ignore
 from lab.errors import EngineError, LabError
 from lab.topology import load
 
@@ -114,7 +114,10 @@ def status(options: Options) -> int:
         addresses = ", ".join(str(a.ip) for port in node.ports for a in port.addresses)
         table.add_row(name, node.role, state.state, gateway, addresses)
     Console(highlight=False, emoji=False, width=_width()).print(table)
-    print(f"tunnel {_tunnel_text(tunnel)}")
+    if all(state.state is State.ABSENT for state in engine.states().values()):
+        print(f"nothing of {engine.topology.name} is there; `lab up` makes it")
+    else:
+        print(f"tunnel {_tunnel_text(tunnel)}")
     return 0 if healthy else 1
 
 

@@ -77,7 +77,7 @@ def routes_of(topology: Topology, node: Node) -> tuple[Route, ...]:
         blackholes = tuple(
             Route(prefix, metric=BLACKHOLE_METRIC) for prefix in remote_prefixes(topology, node)
         )
-        return defaults + blackholes
+        return blackholes + defaults  # in this order they are set: never a default alone
     return ()
 
 

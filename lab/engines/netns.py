@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 STATE: Final = Path("/run/twosite")
 _CONFIG: Final = "/run/config/gateway.toml"
 _CLEAN_STOP: Final = 10.0  # s; the gateway promises five
+_RIGHTS: Final = 1 << 12 | 1 << 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN (linux/capability.h)
 _TOOLS: Final = ("ip", "nsenter", "ethtool", "ping")
 
 
@@ -59,8 +60,9 @@ class NetnsEngine(Engine):
         """Say whether this machine lets us make namespaces and TUN devices."""
         if sys.platform != "linux":
             return Availability(ok=False, reason="needs Linux; use ENGINE=docker")
-        if os.geteuid() != 0:
-            return Availability(ok=False, reason="needs root; run with sudo, or use ENGINE=docker")
+        if not _may_make_namespaces():
+            reason = "needs root with CAP_SYS_ADMIN and CAP_NET_ADMIN; run with sudo"
+            return Availability(ok=False, reason=reason)
         missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
         if missing:
             reason = f"{', '.join(missing)} missing; run `make setup`"
@@ -355,6 +357,13 @@ class NetnsEngine(Engine):
     def _reap(self) -> None:
         """Collect gateways that we started and that ended."""
         self._children = [child for child in self._children if child.poll() is None]
+
+
+def _may_make_namespaces() -> bool:
+    """Say whether we are root, and root as a machine's, not as an ordinary container's."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return os.geteuid() == 0 and int(effective, 16) & _RIGHTS == _RIGHTS
 
 
 def _attached(node: Node, network: str) -> bool:
