@@ -295,7 +295,7 @@ def _check_files(config: Config) -> None:
                 os.write(told, str(error).encode())
         os._exit(0)
     os.close(told)
-    with open(mistake, "rb") as reading:
+    with os.fdopen(mistake, "rb") as reading:
         text = reading.read().decode()
     os.waitpid(child, 0)
     if text:

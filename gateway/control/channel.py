@@ -43,7 +43,8 @@ class Channel:
     async def open(cls, sock: socket.socket, context: ssl.SSLContext) -> Channel:
         """TLS on a connected socket; the context says which side we are.
 
-        Raises ssl.SSLError or OSError. Then the peer has our alert, and the socket is closed.
+        Raises ssl.SSLError, EOFError or OSError. Then the peer has our alert, and the socket is
+        closed.
         """
         sock.setblocking(False)
         try:
@@ -120,6 +121,8 @@ class Channel:
                 except ssl.SSLWantReadError:
                     await self._flush()
                     await self._feed()
+                except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                    raise EOFError from None
                 else:
                     return
         finally:

@@ -138,7 +138,11 @@ class Peers:
         try:
             why = await self._listen(peer, channel)
         except (OSError, EOFError, ssl.SSLError) as error:
-            why = "closed by the peer" if isinstance(error, EOFError) else explain(error)
+            why = (
+                "closed by the peer"
+                if isinstance(error, EOFError)
+                else explain(error, established=True)
+            )
         except MalformedError as error:
             why = f"malformed frame: {error}"
         finally:

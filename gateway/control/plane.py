@@ -19,6 +19,7 @@ from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.peers import Peers
 from gateway.control.server import Server
 from gateway.errors import GatewayError
+from gateway.identity import uri
 from gateway.system.netlink import Kernel
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class ControlPlane:
                     peers=self._peers,
                 )
                 self._background(connector.run())
+        self._warn_about_our_name()
         log.info("control plane ready, pid %d, uid %d", os.getpid(), os.getuid())
         await self._stopping.wait()
         if self._failure is not None:
@@ -79,6 +81,15 @@ class ControlPlane:
         if self._clean:
             await self._stop()
         return 0
+
+    def _warn_about_our_name(self) -> None:
+        ours = uri("gateway", self._config.name)
+        if (uris := self._credentials.identity.uris) and ours not in uris:
+            log.warning(
+                "our certificate names %s: peers that trust the CA will refuse %s",
+                ", ".join(uris),
+                self._config.name,
+            )
 
     async def _stop(self) -> None:
         """Goodbye to the peers, then routes and addresses, then the data plane."""
@@ -111,8 +122,8 @@ class ControlPlane:
     async def _resume(self, ready: link.Ready) -> None:
         try:
             await self._peers.resume(ready)
-        except DataPlaneError as error:
-            log.error("the data plane did not take the routes: %s", error)
+        except (DataPlaneError, GatewayError) as error:
+            log.error("not ready: %s", error)
             return
         self._committed = True
         log.info("data plane ready, pid %d", ready.pid)

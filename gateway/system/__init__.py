@@ -1,1 +1,1 @@
-"""The knobs of the kernel: netlink, privileges. Each module is the only place that turns its knob."""
+"""The kernel: rights, links, addresses and routes. Nothing here knows of peers or sessions."""
