@@ -40,7 +40,7 @@ def test_what_is_no_datagram_of_ours_is_refused(datagram: bytes) -> None:
 
 def test_the_seal_binds_count_index_and_counter_and_not_the_fragment() -> None:
     assert wire.associated_data(3, 7, 9).hex() == "01000300" + "00000007" + "0000000000000009"
-    assert wire.nonce(9).hex() == "00000000" + "0000000000000009"
+    assert wire.nonce(0x0102030405060708).hex() == "00000000" + "0102030405060708"
 
 
 @pytest.mark.parametrize(
