@@ -97,10 +97,8 @@ def reason(output: Sequence[str]) -> str:
 
 def _pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Return pip's settings by key, of its files and then of its variables; file: URLs left out."""
-    argv = [sys.executable, "-m", "pip", "config", "list"]
-    listed = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
     settings: dict[str, str] = {}
-    for line in listed.splitlines():  # global.index-url='https://…'
+    for line in _pip_config().splitlines():  # global.index-url='https://…'
         name, _, quoted = line.partition("=")
         settings[name.rpartition(".")[2]] = quoted.strip("'\"")
     for key in _PIP_KEYS:
@@ -117,15 +115,27 @@ def _pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
 def _apt_proxies(environment: Mapping[str, str]) -> list[str]:
     """Return lines of an apt.conf: the proxies of apt's own files, else those of the variables."""
     keys = {"http": "Acquire::http::Proxy", "https": "Acquire::https::Proxy"}
-    if shutil.which("apt-config"):
-        argv = ["apt-config", "dump", "--no-empty", "--format", '%f "%v";%n', *keys.values()]
-        found = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if found.stdout.strip():
-            return found.stdout.splitlines()
+    if found := _apt_config(*keys.values()):
+        return found
     values = {
-        k: environment.get(f"{k}_proxy") or environment.get(f"{k.upper()}_PROXY") for k in keys
+        key: environment.get(f"{scheme}_proxy") or environment.get(f"{scheme.upper()}_PROXY")
+        for scheme, key in keys.items()
     }
-    return [f'{keys[k]} "{value}";' for k, value in values.items() if value]
+    return [f'{key} "{value}";' for key, value in values.items() if value]
+
+
+def _pip_config() -> str:
+    """Return what pip says of its files and variables."""
+    argv = [sys.executable, "-m", "pip", "config", "list"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+
+
+def _apt_config(*keys: str) -> list[str]:
+    """Return the lines of apt's own files for these keys, if it is there and has any."""
+    if shutil.which("apt-config") is None:
+        return []
+    argv = ["apt-config", "dump", "--no-empty", "--format", '%f "%v";%n', *keys]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, list[str]]:

@@ -1,0 +1,1 @@
+"""Tests of what the engines decide before they touch anything."""

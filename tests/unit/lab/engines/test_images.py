@@ -1,0 +1,81 @@
+"""What a build is given of this machine: its CA, proxies and index, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab.engines import images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer as pip and apt do where nothing is configured."""
+    monkeypatch.setattr(images, "_pip_config", lambda: "")
+    monkeypatch.setattr(images, "_apt_config", lambda *_: [])
+
+
+def test_an_ordinary_machine_gives_nothing() -> None:
+    assert images.build_environment({}) == {}
+
+
+def test_a_ca_bundle_is_a_secret_that_pip_and_apt_use(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.crt"
+    bundle.touch()
+    built = images.build_environment({"PIP_CERT": str(bundle)})
+    assert built == {
+        "BUILD_CA": str(bundle),
+        "BUILD_PIP_CONF": "[global]\ncert = /run/secrets/ca\n",
+        "BUILD_APT_CONF": 'Acquire::https::CaInfo "/run/secrets/ca";\n',
+    }
+
+
+def test_a_bundle_that_is_not_there_is_left_out() -> None:
+    assert images.build_environment({"SSL_CERT_FILE": "/nowhere/ca.crt"}) == {}
+
+
+def test_proxies_reach_pip_and_apt() -> None:
+    built = images.build_environment({"http_proxy": "http://p:1", "HTTPS_PROXY": "http://p:2"})
+    assert built["BUILD_PIP_CONF"] == "[global]\nproxy = http://p:2\n"
+    assert built["BUILD_APT_CONF"].splitlines() == [
+        'Acquire::http::Proxy "http://p:1";',
+        'Acquire::https::Proxy "http://p:2";',
+    ]
+
+
+def test_pips_own_settings_reach_the_build_but_folders_of_this_machine_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listed = (
+        "global.index-url='https://index.test/simple'\n"
+        "global.extra-index-url='file:///srv/simple https://more.test/simple'\n"
+        "global.find-links='/srv/wheels'\n"
+    )
+    monkeypatch.setattr(images, "_pip_config", lambda: listed)
+    assert images.build_environment({})["BUILD_PIP_CONF"].splitlines() == [
+        "[global]",
+        "index-url = https://index.test/simple",
+        "extra-index-url = https://more.test/simple",
+    ]
+
+
+def test_variables_of_pip_win_over_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_pip_config", lambda: "global.index-url='https://a.test'\n")
+    built = images.build_environment({"PIP_INDEX_URL": "https://b.test"})
+    assert built["BUILD_PIP_CONF"] == "[global]\nindex-url = https://b.test\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (["#1 CACHED", "failed to solve: no such host", " "], "failed to solve: no such host"),
+        (["one", "two"], "two"),
+        ([], "no output"),
+    ],
+)
+def test_the_telling_line_of_a_failed_command(output: list[str], reason: str) -> None:
+    assert images.reason(output) == reason
