@@ -64,8 +64,6 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
 
 def _run(words: list[str]) -> int:
     arguments = _parser().parse_args(words)
-    if getattr(arguments, "node", None) == "--":
-        raise LabError("exec: which node? as `lab exec gw-a -- gateway status`")
     command: Callable[[Options], int] = arguments.command
     return command(_options(arguments))
 

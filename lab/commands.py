@@ -124,7 +124,7 @@ def status(options: Options) -> int:
 def execute(options: Options) -> int:
     """Run a command inside a node on the caller's terminal and return its exit code."""
     if not options.argv:
-        raise LabError(f"exec: what to run? as `lab exec {options.node} -- ip route`")
+        raise LabError("exec: what to run? as `lab exec gw-a -- gateway status`")
     engine = open_lab(options, announce=False)
     tty = sys.stdin.isatty() and sys.stdout.isatty()
     code = engine.attach(options.node, options.argv, tty=tty)

@@ -1,0 +1,57 @@
+"""What a gateway is given: read back as TOML, and accepted by `gateway check` itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import seeds
+
+if TYPE_CHECKING:
+    from lab.topology import Topology
+
+
+def test_the_connecting_side_knows_where_to_connect(topology: Topology) -> None:
+    read = tomllib.loads(seeds.config(topology, topology.nodes["gw-b"]))
+    assert read["name"] == "gw-b"
+    assert read["listen"] == {"address": "0.0.0.0", "port": 55555, "accept": False}
+    assert read["tun"]["addresses"] == ["10.0.4.2/24", "fd00:4::2/64"]
+    assert read["peers"] == {
+        "gw-a": {
+            "connect": "203.0.113.2:55555",
+            "prefixes": ["10.10.10.0/24", "fd00:a::/64", "10.0.4.1/32", "fd00:4::1/128"],
+        }
+    }
+
+
+def test_the_listening_side_waits(topology: Topology) -> None:
+    read = tomllib.loads(seeds.config(topology, topology.nodes["gw-a"]))
+    assert read["listen"]["accept"] is True
+    assert "connect" not in read["peers"]["gw-b"]
+
+
+def test_the_product_accepts_what_the_lab_writes(topology: Topology, tmp_path: Path) -> None:
+    made = seeds.seeds(topology)
+    assert set(made) == {"gw-a", "gw-b"}
+    for name, files in made.items():
+        folder = tmp_path / name
+        folder.mkdir(mode=0o755)
+        for file, content in files.items():
+            (folder / file).touch(mode=0o600)
+            (folder / file).write_bytes(content)
+        command = Path(sys.executable).parent / "gateway"
+        done = subprocess.run(
+            [command, "check", "-c", folder / "gateway.toml"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_key_of_the_ca_is_given_to_nobody(topology: Topology) -> None:
+    for name, files in seeds.seeds(topology).items():
+        assert set(files) == {"gateway.toml", "ca.crt", f"{name}.crt", f"{name}.key"}
