@@ -79,10 +79,11 @@ class DockerEngine(Engine):
         """Check that the subnets are free; let Compose build and create. Nothing is started."""
         with _told("networks"):
             networks = self._client.api.networks()
+            version = str(self._client.version()["Version"])
         bridges = {"docker0", *(f"br-{network['Id'][:12]}" for network in networks)}
         subnets.check(self.topology, subnets.of_networks(networks, self.topology.name))
         subnets.check(self.topology, subnets.of_machine(bridges))
-        images.compose_up(self.topology, self.emit)
+        images.compose_up(self.topology, version, self.emit)
 
     def seeded(self, node: str) -> bool:
         """Say whether the gateway has its config."""

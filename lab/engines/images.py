@@ -42,10 +42,13 @@ def compose_argv(topology: Topology, *words: str) -> list[str]:
     ]
 
 
-def compose_up(topology: Topology, emit: Callable[[Event], None]) -> None:
-    """Build what changed and create what is missing; no container is started."""
+def compose_up(topology: Topology, engine: str, emit: Callable[[Event], None]) -> None:
+    """Build what changed and create what is missing; no container is started.
+
+    `engine` is the engine's version, since not all know the same options of networks.
+    """
     emit(Event("base image"))
-    environment = dict(os.environ) | build_environment(os.environ)
+    environment = dict(os.environ) | build_environment(os.environ) | bridge_mode(engine)
     environment |= {"LAB_NAME": topology.name, "BASE_IMAGE": base_image(emit)}
     emit(Event("images, networks and containers"))
     code, output = _run(
@@ -55,6 +58,14 @@ def compose_up(topology: Topology, emit: Callable[[Event], None]) -> None:
         for line in output[-15:]:
             emit(Event(line))
         raise EngineError(f"docker compose up failed: {reason(output)}")
+
+
+def bridge_mode(engine: str) -> dict[str, str]:
+    """Return the variable of compose.yaml's networks, for an engine of this version.
+
+    27 refuses `nat-unprotected` and needs nothing; 28 and newer take it; older ones ignore it.
+    """
+    return {"BRIDGE_MODE": "nat"} if engine.partition(".")[0] == "27" else {}
 
 
 def base_image(emit: Callable[[Event], None]) -> str:

@@ -70,6 +70,16 @@ def test_variables_of_pip_win_over_its_files(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
+    ("engine", "variables"),
+    [("20.10.24+dfsg1", {}), ("27.5.1", {"BRIDGE_MODE": "nat"}), ("28.2.2", {}), ("29.0.0", {})],
+)
+def test_engine_27_is_not_told_a_word_that_it_refuses(
+    engine: str, variables: dict[str, str]
+) -> None:
+    assert images.bridge_mode(engine) == variables
+
+
+@pytest.mark.parametrize(
     ("output", "reason"),
     [
         (["#1 CACHED", "failed to solve: no such host", " "], "failed to solve: no such host"),
