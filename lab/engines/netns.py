@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 STATE: Final = Path("/run/twosite")
 _CONFIG: Final = "/run/config/gateway.toml"
+_DETACHED: Final = 'setsid "$@" &'  # the shell ends, the node's first process inherits the rest
 _CLEAN_STOP: Final = 10.0  # s; the gateway promises five
 _RIGHTS: Final = 1 << 12 | 1 << 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN (linux/capability.h)
 _TOOLS: Final = ("ip", "nsenter", "ethtool", "ping")
@@ -51,7 +52,6 @@ class NetnsEngine(Engine):
 
     _firsts: dict[str, Process] = field(default_factory=dict, init=False, repr=False)
     _switch_lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    _children: list[subprocess.Popen[bytes]] = field(default_factory=list, init=False, repr=False)
 
     # ---- may it run here
 
@@ -133,21 +133,20 @@ class NetnsEngine(Engine):
         namespaces.remove(self.topology.full_name(node))
 
     def start_gateway(self, node: str) -> None:
-        """Run the gateway inside the node, apart from this process, its log in a file."""
+        """Run the gateway inside the node as a child of its first process; its log is a file."""
         if self._supervisors(node):
             return
         self.emit(Event("gateway", node))
-        argv = self.command(node, ["gateway", "run", "-c", _CONFIG])
+        argv = self.command(node, ["sh", "-c", _DETACHED, "sh", "gateway", "run", "-c", _CONFIG])
         with (self._folder(node) / "gateway.log").open("ab") as log:
-            child = subprocess.Popen(
+            subprocess.run(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=self.environment(),
-                start_new_session=True,
+                check=False,
             )
-        self._children.append(child)
 
     def stop_gateway(self, node: str, *, kill: bool = False) -> None:
         """End the gateway's processes: SIGTERM to the first of them, or SIGKILL."""
@@ -156,7 +155,6 @@ class NetnsEngine(Engine):
         for process in tops:
             process.kill(signal.SIGKILL if kill else signal.SIGTERM)
         left = namespaces.wait_gone(everyone, _CLEAN_STOP)
-        self._reap()
         if left:
             for process in left:
                 process.kill()
@@ -178,7 +176,6 @@ class NetnsEngine(Engine):
         shutil.rmtree(STATE / self.topology.name, ignore_errors=True)
         with suppress(OSError):  # other labs live there
             STATE.rmdir()
-        self._reap()
 
     # ---- see and reach into it
 
@@ -350,13 +347,8 @@ class NetnsEngine(Engine):
         for process in processes:
             process.kill()
         left = namespaces.wait_gone([*processes, *everyone], 10)
-        self._reap()
         if left:
             raise EngineError(f"processes survive kill -9: {', '.join(str(p.pid) for p in left)}")
-
-    def _reap(self) -> None:
-        """Collect gateways that we started and that ended."""
-        self._children = [child for child in self._children if child.poll() is None]
 
 
 def _may_make_namespaces() -> bool:

@@ -1,0 +1,1 @@
+"""The lab and the gateway on the real kernel."""
