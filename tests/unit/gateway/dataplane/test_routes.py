@@ -79,25 +79,32 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch, table: Routes[str
 
 
 def test_a_lookup_among_100000_prefixes_takes_as_long_as_among_10() -> None:
-    """At most 1.5 times, for flows (cached) and for addresses seen for the first time."""
+    """At most 1.5 times, for flows (their addresses are cached) and for addresses never seen."""
     draw = random.Random(1)
-    tables = []
+    cases = []
     for size in (10, 100_000):
         table: Routes[str] = Routes()
-        lengths = (16, 20, 24, 28, 32)
-        values = [draw.getrandbits(32) for _ in range(size)]
-        for i, value in enumerate(values):
-            bits = lengths[i % 5]
-            number = value >> (32 - bits) << (32 - bits)
-            table.add(f"{socket.inet_ntoa(number.to_bytes(4))}/{bits}", "one")
-        tables.append((table, [draw.choice(values).to_bytes(4) for _ in range(2000)]))
-    for method in ("lookup", "_match"):
+        starts = []
+        for number in range(size):
+            bits = (32, 40, 48, 56, 64)[number % 5]
+            starts.append(draw.getrandbits(bits) << (128 - bits))
+            table.add(f"{socket.inet_ntop(socket.AF_INET6, starts[-1].to_bytes(16))}/{bits}", "one")
+        hosts = [(draw.choice(starts) | draw.getrandbits(64)).to_bytes(16) for _ in range(500)]
+        assert all(table.lookup(host) == "one" for host in hosts)
+        cases.append((table, hosts))
+
+    def ratio(*, cached: bool) -> float:
         best = [1.0, 1.0]
-        for _ in range(20):
-            for which, (table, wanted) in enumerate(tables):
-                find = getattr(table, method)
-                start = time.perf_counter()
-                for one in wanted:
-                    find(one)
-                best[which] = min(best[which], time.perf_counter() - start)
-        assert best[1] <= 1.5 * best[0], f"{method}: {best}"
+        for _ in range(30):
+            for which, (table, hosts) in enumerate(cases):
+                if not cached:
+                    table._cache.clear()
+                start = time.process_time()
+                for host in hosts:
+                    table.lookup(host)
+                best[which] = min(best[which], time.process_time() - start)
+        return best[1] / best[0]
+
+    # Several tries: the machine may be busy with other things, and its caches with them.
+    assert any(ratio(cached=True) <= 1.5 for _ in range(5))
+    assert any(ratio(cached=False) <= 1.5 for _ in range(5))

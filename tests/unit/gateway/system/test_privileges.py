@@ -78,6 +78,19 @@ def test_there_is_no_way_back_and_no_trace_to_read() -> None:
     assert facts == {"core": [0, 0], "root": "refused", "memory": "refused"}
 
 
+def test_a_user_that_stays_the_same_is_not_dumpable_either() -> None:
+    """A change of user alone would see to it; here there is none."""
+    status = child(
+        "from gateway.system import privileges",
+        "privileges.drop_to(0, 0)",
+        LOOK,
+        "status['dumpable'] = privileges._prctl(3)",
+        "print(json.dumps(status))",
+    )
+    assert status["dumpable"] == 0
+    assert int(status["CapPrm"], 16) == 0
+
+
 def test_a_capability_that_is_not_there_is_refused_in_one_line() -> None:
     message = child(
         BARE,
