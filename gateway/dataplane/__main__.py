@@ -30,17 +30,10 @@ def main() -> int:
     logs.set_up(options.name, "data")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     try:
-        leash = socket.socket(fileno=options.leash_fd)
-        udp = UdpSocket(socket.socket(fileno=options.udp_fd))
-        loop = Loop(TunDevice(options.tun_fd), udp, leash, options.datagram_size)
-        drop_to(options.uid, options.gid)
-        forbid_new_descriptors()
+        loop = _set_up(options)
         loop.run()
     except GatewayError as error:
         log.error("%s", error)
-        return 2
-    except OSError as error:
-        log.error("a descriptor that I was given cannot be used: %s", error.strerror)
         return 2
     except Exception as error:  # noqa: BLE001 - a bug: one line that says where, then a restart
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -48,6 +41,19 @@ def main() -> int:
         return 1
     loop.close()
     return 0
+
+
+def _set_up(options: argparse.Namespace) -> Loop:
+    """Take over the descriptors, then give up all rights. Raises GatewayError."""
+    try:
+        leash = socket.socket(fileno=options.leash_fd)
+        udp = UdpSocket(socket.socket(fileno=options.udp_fd))
+        loop = Loop(TunDevice(options.tun_fd), udp, leash, options.datagram_size)
+    except OSError as error:
+        raise GatewayError(f"a descriptor given to me cannot be used: {error.strerror}") from None
+    drop_to(options.uid, options.gid)
+    forbid_new_descriptors()
+    return loop
 
 
 def _parse() -> argparse.Namespace:
