@@ -100,6 +100,33 @@ def test_wrong_name(pair: Pair, sniffer: Sniffer) -> None:
     no_record(pair, sniffer)
 
 
+def test_a_listener_with_the_wrong_name(pair: Pair, sniffer: Sniffer) -> None:
+    stranger = pki.issue("gw-x", pair.a.folder)
+    shutil.copy(stranger.certificate, pair.a.folder / "gw-a.crt")
+    shutil.copy(stranger.key, pair.a.folder / "gw-a.key")
+    pair.a.start()
+    pair.b.start()
+    both_say(
+        pair,
+        "refused 192.0.2.2: the caller left before a session; maybe it distrusts us",
+        "we refuse the peer: the peer's certificate names 'twosite:gateway:gw-x', not gateway",
+    )
+    no_record(pair, sniffer)
+
+
+def test_a_listener_with_another_fingerprint(pair: Pair, sniffer: Sniffer) -> None:
+    fingerprint = pki.fingerprint_of(pair.b.folder / "gw-b.crt")  # not gw-a's
+    pair.b.config += f'fingerprint = "{fingerprint}"\n'
+    pair.a.start()
+    pair.b.start()
+    both_say(
+        pair,
+        "refused 192.0.2.2: the caller left before a session; maybe it distrusts us",
+        "we refuse the peer: the peer's certificate has the fingerprint sha256:",
+    )
+    no_record(pair, sniffer)
+
+
 def test_a_name_that_nobody_configured(pair: Pair, sniffer: Sniffer) -> None:
     pki.issue("gw-c", pair.b.folder)
     pair.b.config = pair.b.config.replace('"gw-b', '"gw-c')

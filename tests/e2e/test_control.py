@@ -1,0 +1,321 @@
+"""Two control planes in one process, over loopback TLS, with the data plane and kernel recorded.
+
+What is proved here is order and choice: what is installed when, who wins when both dial, what ends
+with what. Packets and routes are real in `tests/netns/gateway`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gateway import config as configuration
+from gateway import link, pki
+from gateway.control.connector import Connector
+from gateway.control.dataplane import DataPlaneError
+from gateway.control.peers import Peers
+from gateway.control.server import Server
+from gateway.control.sessions import HandshakeError
+from gateway.credentials import Credentials
+from gateway.identity import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from pathlib import Path
+
+
+@dataclass
+class RecordedDataPlane:
+    """Says yes to everything, unless told otherwise, and remembers the order."""
+
+    events: list[tuple[str, Any]] = field(default_factory=list)
+    live: dict[int, dict[str, Any]] = field(default_factory=dict)
+    refuse: str | None = None
+    ready: bool = True
+    counters: dict[str, link.PeerCounters] = field(default_factory=dict)
+    drops: dict[str, int] = field(default_factory=dict)
+
+    async def install(self, **session: Any) -> None:
+        if self.refuse == "install":
+            raise DataPlaneError("refused by the test")
+        assert session["index"] not in self.live
+        self.live[session["index"]] = session
+        self.events.append(("install", session["index"]))
+
+    async def activate(self, index: int) -> None:
+        assert index in self.live
+        self.events.append(("activate", index))
+
+    async def retire(self, index: int) -> None:
+        self.live.pop(index, None)
+        self.events.append(("retire", index))
+
+    async def set_routes(self, entries: Iterable[tuple[str, str]]) -> None:
+        self.events.append(("routes", sorted(entries)))
+
+    async def report(self) -> None:
+        pass
+
+
+@dataclass
+class RecordedKernel:
+    """Routes as they would stand."""
+
+    routes: set[str] = field(default_factory=set)
+
+    async def add_routes(self, prefixes: Iterable[Any]) -> None:
+        self.routes |= {str(prefix) for prefix in prefixes}
+
+    async def remove_routes(self, prefixes: Iterable[Any]) -> None:
+        self.routes -= {str(prefix) for prefix in prefixes}
+
+    async def set_routes(self, prefixes: Iterable[Any]) -> None:
+        self.routes = {str(prefix) for prefix in prefixes}
+
+
+class Side:
+    """One control plane without its process."""
+
+    def __init__(self, file: Path, port: int) -> None:
+        self.config = configuration.load(file)
+        self.credentials = Credentials(self.config)
+        self.dataplane, self.kernel = RecordedDataPlane(), RecordedKernel()
+        self.peers = Peers(
+            self.config,
+            self.credentials.trusts,
+            self.dataplane,  # type: ignore[arg-type]
+            self.kernel,  # type: ignore[arg-type]
+        )
+        self.server = Server(
+            self.config,
+            self.credentials.identity,
+            self.credentials.server,
+            self.dataplane,  # type: ignore[arg-type]
+            self.peers,
+        )
+        (self.peer,) = self.peers.all.values()
+        self.port = port
+
+    def connector(self, to: Side) -> Connector:
+        return Connector(
+            self.peer,
+            configuration.Address("127.0.0.1", to.port),
+            self.credentials.clients[self.peer.name],
+            config=self.config,
+            identity=self.credentials.identity,
+            dataplane=self.dataplane,  # type: ignore[arg-type]
+            peers=self.peers,
+        )
+
+
+@asynccontextmanager
+async def two_sides(folder: Path) -> AsyncIterator[tuple[Side, Side]]:
+    """gw-a and gw-b, each able to dial the other; both servers run."""
+    pki.init(folder / "pki")
+    listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    sides = []
+    for own, other, sock in zip(("gw-a", "gw-b"), ("gw-b", "gw-a"), listening, strict=True):
+        pki.issue(own, folder / "pki")
+        file = folder / "pki" / f"{own}.toml"
+        file.write_text(
+            f'name = "{own}"\n'
+            f'[identity]\ncertificate = "{own}.crt"\nkey = "{own}.key"\nca = "ca.crt"\n'
+            f'[listen]\naddress = "127.0.0.1"\n'
+            f'[tun]\naddresses = ["10.0.4.{1 if own == "gw-a" else 2}/32"]\n'
+            f'[peers.{other}]\nconnect = "127.0.0.1"\n'
+            f'prefixes = ["10.0.4.{2 if own == "gw-a" else 1}/32"]\n'
+        )
+        sides.append(Side(file, sock.getsockname()[1]))
+    tasks = [
+        asyncio.create_task(side.server.run(sock))
+        for side, sock in zip(sides, listening, strict=True)
+    ]
+    try:
+        yield sides[0], sides[1]
+    finally:
+        for side in sides:
+            await side.peers.goodbye_all("the test ends")
+        # Each connection's task ends by itself now; then nothing of them is left.
+        await until(lambda: len(asyncio.all_tasks()) <= 1 + len(tasks))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for sock in listening:
+            sock.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+def play(story: Callable[[Side, Side], Awaitable[None]], folder: Path) -> None:
+    async def run() -> None:
+        async with two_sides(folder) as (a, b):
+            await story(a, b)
+
+    asyncio.run(run())
+
+
+async def meet(dialler: Side, listener: Side) -> None:
+    """One dial, up to a session on both sides."""
+    before = listener.peer.session
+    channel = await dialler.connector(listener)._dial()
+    task = asyncio.create_task(dialler.peers.serve(dialler.peer, channel))
+    background.add(task)
+    task.add_done_callback(background.discard)
+    await until(lambda: listener.peer.session not in (None, before))
+
+
+background: set[asyncio.Task[str]] = set()
+
+
+def test_both_sides_hold_the_same_session(tmp_path: Path) -> None:
+    async def story(a: Side, b: Side) -> None:
+        await meet(b, a)
+        (ours,), (theirs,) = a.dataplane.live.values(), b.dataplane.live.values()
+        assert ours["send_key"] == theirs["receive_key"]
+        assert ours["receive_key"] == theirs["send_key"]
+        assert (ours["peer_index"], theirs["peer_index"]) == (theirs["index"], ours["index"])
+        assert ours["endpoint"] == ("127.0.0.1", 55555)
+        assert (a.kernel.routes, b.kernel.routes) == ({"10.0.4.2/32"}, {"10.0.4.1/32"})
+        # Keys first, and only a proved session sends.
+        for side, own in ((a, ours), (b, theirs)):
+            assert side.dataplane.events == [("install", own["index"]), ("activate", own["index"])]
+
+    play(story, tmp_path)
+
+
+def test_a_new_handshake_replaces_the_old_session_after_it_stands(tmp_path: Path) -> None:
+    async def story(a: Side, b: Side) -> None:
+        await meet(b, a)
+        (old,) = a.dataplane.live
+        await meet(b, a)
+        (new,) = a.dataplane.live
+        assert a.dataplane.events[2:] == [("install", new), ("activate", new), ("retire", old)]
+        assert a.kernel.routes == {"10.0.4.2/32"}
+
+    play(story, tmp_path)
+
+
+def test_a_failed_handshake_leaves_the_old_session(tmp_path: Path) -> None:
+    async def story(a: Side, b: Side) -> None:
+        await meet(b, a)
+        (old,) = a.dataplane.live
+        a.dataplane.refuse = "install"
+        with pytest.raises((HandshakeError, EOFError, OSError)):
+            await b.connector(a)._dial()
+        await until(lambda: a.server.outcomes["data-plane"] == 1)
+        assert list(a.dataplane.live) == [old]
+        assert a.peer.session is not None
+
+        a.dataplane.refuse, b.dataplane.refuse = None, "install"
+        with pytest.raises(DataPlaneError):
+            await b.connector(a)._dial()
+        await until(lambda: a.server.outcomes["closed"] == 1)
+        assert list(a.dataplane.live) == [old]
+
+    play(story, tmp_path)
+
+
+def test_when_both_dial_the_smaller_fingerprint_wins(tmp_path: Path) -> None:
+    """Both are between hello and ready: one connection must go, the same one on both sides."""
+
+    async def story(a: Side, b: Side) -> None:
+        a.peer.greeting = b.peer.greeting = True
+        small, large = sorted((a, b), key=lambda side: side.credentials.identity.sha256)
+        with pytest.raises(HandshakeError) as caught:
+            await large.connector(small)._dial()
+        assert (caught.value.code, caught.value.by_peer) == ("crossed", True)
+        assert small.dataplane.events == []
+
+        a.peer.greeting = b.peer.greeting = True
+        await meet(small, large)
+        assert len(small.dataplane.live) == len(large.dataplane.live) == 1
+
+    play(story, tmp_path)
+
+
+def test_goodbye_ends_the_session_on_both_sides(tmp_path: Path) -> None:
+    async def story(a: Side, b: Side) -> None:
+        await meet(b, a)
+        await a.peers.disconnect(a.peer)
+        await until(lambda: b.peer.session is None)
+        for side in (a, b):
+            assert side.dataplane.live == {}
+            assert side.kernel.routes == set()
+        assert a.peer.state == "disconnected"
+        with pytest.raises(HandshakeError, match="was told to disconnect"):
+            await b.connector(a)._dial()
+        await a.peers.connect(a.peer)
+        await meet(b, a)
+
+    play(story, tmp_path)
+
+
+def test_a_goodbye_over_an_old_connection_ends_nothing(tmp_path: Path) -> None:
+    """A stale connection: its session was replaced, so it speaks for nobody."""
+
+    async def story(a: Side, b: Side) -> None:
+        await meet(b, a)
+        old = b.peer.channel
+        assert old is not None
+        await meet(b, a)
+        session = a.peer.session
+        with pytest.raises(OSError, match=r".*"):
+            await old.write(b"\x00\x00\x00\x25" + b'{"type":"disconnect","reason":"late"}')
+        await asyncio.sleep(0.05)
+        assert a.peer.session is session
+
+    play(story, tmp_path)
+
+
+def test_a_data_plane_without_our_sessions_gets_new_ones(tmp_path: Path) -> None:
+    """It was restarted: the peer hears goodbye, dials anew, and no key is installed again."""
+
+    async def story(a: Side, b: Side) -> None:
+        await meet(b, a)
+        (first,) = a.dataplane.live.values()
+        a.dataplane.live.clear()
+        await a.peers.resume(link.Ready(pid=7, sessions=[]))
+        assert a.peer.session is None
+        await until(lambda: b.peer.session is None)
+        await meet(b, a)
+        (second,) = a.dataplane.live.values()
+        assert second["send_key"] != first["send_key"]
+
+    play(story, tmp_path)
+
+
+def test_sessions_of_a_control_plane_before_us_live_until_replaced(tmp_path: Path) -> None:
+    async def story(a: Side, b: Side) -> None:
+        a.dataplane.live = {5: {}, 6: {}}
+        sessions = [link.LiveSession(5, "gw-b"), link.LiveSession(6, "gone")]
+        await a.peers.resume(link.Ready(pid=7, sessions=sessions))
+        assert list(a.dataplane.live) == [5]  # nobody is called `gone` any more
+        assert a.kernel.routes == {"10.0.4.2/32"}
+        await meet(b, a)
+        assert 5 not in a.dataplane.live
+        assert len(a.dataplane.live) == 1
+
+    play(story, tmp_path)
+
+
+def test_who_answers_must_be_who_was_dialled(tmp_path: Path) -> None:
+    """A certificate of our CA, but of another gateway: nothing is written to it."""
+
+    async def story(a: Side, b: Side) -> None:
+        stranger = pki.issue("gw-x", tmp_path / "pki")
+        a.server._context.load_cert_chain(*stranger)
+        with pytest.raises(Refused, match="names 'twosite:gateway:gw-x', not gateway 'gw-a'"):
+            await b.connector(a)._dial()
+        await until(lambda: a.server.outcomes["closed"] == 1)
+        assert a.dataplane.events == b.dataplane.events == []
+
+    play(story, tmp_path)
