@@ -28,7 +28,9 @@ def main() -> int:
     """Run the data plane. Exit status 0 when told to end, 2 when it cannot work here."""
     options = _parse()
     logs.set_up(options.name, "data")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    # Ctrl-C and a stop of the whole group are the supervisor's to handle: it gives us time to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         loop = _set_up(options)
         loop.run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -257,6 +258,17 @@ def test_two_sites(sites: tuple[Site, Site], suite: str) -> None:
     while (drops := a.counters().peers["b"].drops) == {}:
         pass  # the loop reads the TUN after control
     assert drops == {"no-session": 1}
+
+
+@as_root
+def test_signals_are_the_supervisors_to_handle() -> None:
+    """A terminal's Ctrl-C and a stop of the whole group reach every process of it."""
+    site = ProcessSite()
+    with contextlib.closing(site):
+        assert site.order(link.Report(seq=1)) is None
+        site.process.send_signal(signal.SIGINT)
+        site.process.send_signal(signal.SIGTERM)
+        assert site.order(link.Report(seq=2)) is None
 
 
 def introduce(
