@@ -1,0 +1,1 @@
+"""The tests mirror the tree; each folder says what it needs."""

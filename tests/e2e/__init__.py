@@ -1,0 +1,1 @@
+"""Two gateways in one process, or two planes on loopback: no rights needed."""

@@ -1,0 +1,1 @@
+"""Strangers' bytes by the hundred thousand."""

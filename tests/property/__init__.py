@@ -1,0 +1,1 @@
+"""Pure code held against naive models and every input that hypothesis finds."""

@@ -1,0 +1,1 @@
+"""What needs no rights and no second process."""

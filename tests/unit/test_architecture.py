@@ -19,7 +19,8 @@ WALLS = {
     },
     "gateway/dataplane": {
         "gateway.control", "gateway.supervisor", "gateway.cli", "gateway.config",
-        "gateway.identity", "gateway.credentials", "gateway.pki", "gateway.protocol.keys", "gateway.protocol.handshake",
+        "gateway.identity", "gateway.credentials", "gateway.pki", "gateway.protocol.keys",
+        "gateway.protocol.handshake",
         "gateway.protocol.messages", "asyncio", "ssl", "pyroute2", "subprocess",
     },
     "gateway/control": {

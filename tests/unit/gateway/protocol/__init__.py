@@ -1,0 +1,1 @@
+"""The protocol's modules, one by one."""
