@@ -49,8 +49,10 @@ class Tunnel:
 
 
 def bring_up(engine: Engine, timeout: float) -> Tunnel:
-    """Make whatever of the lab is missing, and return once packets cross it both ways."""
-    deadline = time.monotonic() + timeout
+    """Make whatever of the lab is missing, and return once packets cross it both ways.
+
+    `timeout` is for what runs, not for what is built: an engine may take minutes for its images.
+    """
     gateways = [node.name for node in engine.topology.gateways]
     engine.create()
     if not all(engine.seeded(name) for name in gateways):
@@ -61,7 +63,7 @@ def bring_up(engine: Engine, timeout: float) -> Tunnel:
         for name, files in seeds.seeds(engine.topology).items():
             engine.seed(name, files)
     each(engine.start, list(engine.topology.nodes))
-    return wait_healthy(engine, deadline - time.monotonic())
+    return wait_healthy(engine, timeout)
 
 
 def each(work: Callable[[str], Any], names: Sequence[str]) -> list[Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from lab import bringup, picture
+from lab import bringup, picture, seeds
 from lab.engines import NAMES, choose, engine_class
 from lab.engines.base import State, ignore
 from lab.errors import EngineError, LabError
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from lab.engines.base import Engine, Event
     from lab.topology import Topology
 
-UP_TIMEOUT: Final = (
-    60.0  # s; netns needs about three, Docker with its builds more (they do not count)
-)
+UP_TIMEOUT: Final = 60.0  # s to health; two or three on an idle machine
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -80,6 +78,7 @@ def down(options: Options) -> int:
             continue
         engine = chosen(topology)
         before = list(engine.leftovers())
+        seeds.clear(topology)
         with watching(engine):
             engine.down()
         left = engine.leftovers()
@@ -134,8 +133,12 @@ def execute(options: Options) -> int:
 def logs(options: Options) -> int:
     """Print the log of a node, and with --follow what comes."""
     engine = open_lab(options, announce=False)
+    silent = True
     for line in engine.logs(options.node, follow=options.follow):
         print(line, flush=options.follow)
+        silent = False
+    if silent:
+        print(f"lab: {options.node} has written no log", file=sys.stderr)
     return 0
 
 

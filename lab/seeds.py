@@ -7,6 +7,8 @@ folder; the CA's key never leaves it, so nobody can add a member to a lab that r
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,8 +29,10 @@ _PKI_TIMEOUT: Final = 30  # s; it takes a fraction of one
 
 def seeds(topology: Topology) -> Mapping[str, Mapping[str, bytes]]:
     """Return the files of every gateway, by gateway name: one new CA for all of them."""
-    with tempfile.TemporaryDirectory(prefix="lab-pki-") as name:
-        folder = Path(name)
+    folder = _workshop(topology)
+    clear(topology)
+    try:
+        folder.mkdir(mode=0o700)
         _pki("init", str(folder))
         for gateway in topology.gateways:
             _pki("issue", gateway.name, "--dir", str(folder))
@@ -41,6 +45,20 @@ def seeds(topology: Topology) -> Mapping[str, Mapping[str, bytes]]:
             }
             for gateway in topology.gateways
         }
+    except OSError as error:
+        raise LabError(f"{error.filename}: {error.strerror}; it is in the way, remove it") from None
+    finally:
+        clear(topology)
+
+
+def clear(topology: Topology) -> None:
+    """Remove what a killed `seeds` left: keys, and the CA's among them. `lab down` calls it too."""
+    shutil.rmtree(_workshop(topology), ignore_errors=True)
+
+
+def _workshop(topology: Topology) -> Path:
+    """Return where the lab's PKI is made: a name that `clear` knows without having made it."""
+    return Path(tempfile.gettempdir()) / f"twosite-{os.getuid()}-{topology.name}-pki"
 
 
 def config(topology: Topology, gateway: Node) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from os import getuid
 from pathlib import Path
+from tempfile import gettempdir
 
 _OTHERS_LINKS = ("veth", "br-", "docker")  # a Docker Engine's own; its tests look for these
 
@@ -14,8 +16,12 @@ def of_lab(name: str) -> set[str]:
     netns = Path("/run/netns")
     if netns.exists():
         found |= {f"namespace {entry.name}" for entry in netns.iterdir() if _of(entry.name, name)}
-    if (folder := Path("/run/twosite", name)).exists():
-        found.add(f"folder {folder}")
+    for folder in (
+        Path("/run/twosite", name),
+        Path(gettempdir(), f"twosite-{getuid()}-{name}-pki"),
+    ):
+        if folder.exists():
+            found.add(f"folder {folder}")
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):

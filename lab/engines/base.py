@@ -353,7 +353,12 @@ class Engine(ABC):
     def attach(self, node: str, argv: Sequence[str], *, tty: bool) -> int:
         """Run a command inside a node on the caller's own terminal; return its exit code."""
         argv = self.command(node, argv, tty=tty)
-        return subprocess.run(argv, env=self.environment(), check=False).returncode
+        # Ctrl-C is the command's to answer; a handler, unlike SIG_IGN, is not inherited by it.
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            return subprocess.run(argv, env=self.environment(), check=False).returncode
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def probe(self, node: str, name: str, *arguments: str) -> Running:
         """Start a probe of `lab/probes/` inside a node."""

@@ -199,6 +199,7 @@ class NetnsEngine(Engine):
 
     def logs(self, node: str, *, follow: bool = False) -> Iterator[str]:
         """Read the gateway's log file; only gateways write one."""
+        self._check_known(node)
         file = self._folder(node) / "gateway.log"
         if not file.exists():
             return
@@ -242,11 +243,14 @@ class NetnsEngine(Engine):
             known += [e.name for e in os.scandir(STATE / self.topology.name) if e.is_dir()]
         return list(dict.fromkeys(known))
 
-    def _first(self, node: str) -> Process | None:
-        """Return the node's first process if it lives."""
+    def _check_known(self, node: str) -> None:
         if node not in self.topology.nodes:
             known = ", ".join(self.topology.nodes)
             raise EngineError(f"no node is called {node!r}; one of {known}")
+
+    def _first(self, node: str) -> Process | None:
+        """Return the node's first process if it lives."""
+        self._check_known(node)
         held = self._firsts.get(node)
         if held is not None and Path(f"/proc/{held.pid}/ns/net").exists():
             return held

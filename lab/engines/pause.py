@@ -27,10 +27,10 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWPID, CLONE_NEWNET = (  # linux/sched.h
     0x20000000,
     0x40000000,
 )
-MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV, MS_NOEXEC = (  # linux/mount.h
+MS_BIND, MS_REC, MS_SLAVE, MS_NOSUID, MS_NODEV, MS_NOEXEC = (  # linux/mount.h
     0x1000,
     0x4000,
-    0x40000,
+    0x80000,
     0x2,
     0x4,
     0x8,
@@ -55,11 +55,11 @@ def _mount(source: str, target: str, kind: str, flags: int) -> None:
 
 def _furnish(state: Path) -> None:
     """Give the node a file system view of its own: the machine's, but for what names the node."""
-    _mount("none", "/", "", MS_REC | MS_PRIVATE)
-    # Copies of other nodes' namespace mounts would keep those namespaces alive after `down`.
-    targets = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for target in reversed(targets):
-        if target == "/run/netns" or target.startswith("/run/netns/"):
+    _mount("none", "/", "", MS_REC | MS_SLAVE)  # what the machine unmounts goes here too
+    # Our copies of mounted namespaces, other nodes' or Docker's, would keep these alive.
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        target, kind = line.split()[4], line.partition(" - ")[2].split()[0]
+        if kind == "nsfs" or target == "/run/netns":
             _libc.umount2(target.encode(), MNT_DETACH)
     for name in ("hosts", "resolv.conf"):
         ours, real = Path(state, "etc", name), Path("/etc", name).resolve()
