@@ -43,7 +43,7 @@ def pinging(pair: Pair) -> Iterator[None]:
         ping.send_signal(2)
         out, _ = ping.communicate(timeout=10)
     sent, received = (int(word) for word in out.split() if word.isdigit())
-    assert received == sent > 50, out
+    assert received == sent >= 20, out  # it did ping all the while
 
 
 def resident(side: Gateway) -> dict[str, int]:
