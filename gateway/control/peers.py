@@ -106,13 +106,13 @@ class Peers:
         """A handshake is done: data goes over the new session; the peer's old ones end."""
         async with peer.lock:
             if not peer.wanted:
-                await self._dataplane.retire(session.index)
+                await self._withdraw(channel, session, "told to disconnect")
                 raise HandshakeError("disconnected", "taken down by command meanwhile")
             try:
                 # Routes before packets: the first record may be answered at once.
                 await self._kernel.add_routes(peer.config.prefixes)
             except GatewayError as error:
-                await self._dataplane.retire(session.index)
+                await self._withdraw(channel, session, "cannot set its routes")
                 raise HandshakeError("local", str(error)) from None
             await self._dataplane.activate(session.index)
             old = [*peer.orphans, *([peer.session.index] if peer.session else [])]
@@ -229,6 +229,12 @@ class Peers:
             with contextlib.suppress(OSError, ssl.SSLError):  # gone: nobody is left to tell
                 await channel.send(Disconnect(reason=reason))
             await channel.close()
+
+    async def _withdraw(self, channel: Channel, session: Session, reason: str) -> None:
+        """End a session that the peer holds for established already."""
+        await self._dataplane.retire(session.index)
+        with contextlib.suppress(OSError, ssl.SSLError):
+            await channel.send(Disconnect(reason=reason))
 
     async def _end_session(self, peer: Peer) -> None:
         async with peer.lock:

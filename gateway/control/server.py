@@ -90,7 +90,9 @@ class Server:
                 peer, session = await self._greet(channel)
             await self._peers.establish(peer, channel, session)
         except HandshakeError as error:
-            self._refused(host, error.code, error.message)
+            # A peer's own code would let it choose what we count.
+            code = "rejected-by-peer" if error.by_peer else error.code
+            self._refused(host, code, error.message)
         except (Refused, MalformedError) as error:
             code = error.code if isinstance(error, Refused) else "malformed"
             self._refused(host, code, str(error))

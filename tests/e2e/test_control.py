@@ -16,6 +16,7 @@ import pytest
 
 from gateway import config as configuration
 from gateway import link, pki
+from gateway.control.channel import Channel
 from gateway.control.connector import Connector
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.peers import Peers
@@ -23,7 +24,8 @@ from gateway.control.server import Server
 from gateway.control.sessions import HandshakeError
 from gateway.credentials import Credentials
 from gateway.identity import Refused
-from gateway.protocol.messages import Disconnect
+from gateway.protocol.handshake import Initiator, Party, Send
+from gateway.protocol.messages import Disconnect, Reject
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -256,6 +258,41 @@ def test_goodbye_ends_the_session_on_both_sides(tmp_path: Path) -> None:
             await b.connector(a)._dial()
         await a.peers.connect(a.peer)
         await meet(b, a)
+
+    play(story, tmp_path)
+
+
+def test_a_command_in_the_middle_of_a_handshake(tmp_path: Path) -> None:
+    """The peer holds the session for established already: it is told, and nothing stays."""
+
+    async def story(a: Side, b: Side) -> None:
+        task = asyncio.create_task(b.connector(a)._dial())
+        await until(lambda: bool(b.dataplane.live))
+        b.peer.wanted = False
+        with pytest.raises(HandshakeError, match="taken down by command meanwhile"):
+            await task
+        await until(lambda: a.peer.session is None and a.server.outcomes["established"] == 1)
+        assert a.dataplane.live == b.dataplane.live == {}
+        assert b.kernel.routes == set()
+
+    play(story, tmp_path)
+
+
+def test_a_peers_own_code_is_not_counted(tmp_path: Path) -> None:
+    """A trusted but hostile peer must not choose the names that we keep."""
+
+    async def story(a: Side, b: Side) -> None:
+        context = b.credentials.clients["gw-a"]
+        sock = socket.create_connection(("127.0.0.1", a.port))
+        channel = await Channel.open(sock, context)
+        own = Party("gw-b", b.credentials.identity.sha256, 1, 2)
+        (hello,) = Initiator(own, "gw-a", a.credentials.identity.sha256, ["aes-256-gcm"]).start()
+        assert isinstance(hello, Send)
+        await channel.write(hello.frame)
+        await channel.read()
+        await channel.send(Reject(code="anything-at-all", message="a\nb"))
+        await until(lambda: a.server.outcomes == {"rejected-by-peer": 1})
+        await channel.close()
 
     play(story, tmp_path)
 
