@@ -201,8 +201,8 @@ def parse_ping(output: str) -> Ping:
 
 
 def ping(engine: Engine, node: str, address: str, count: int = 3) -> Ping:
-    """Ping with the system's ping, ten a second; a second of patience after the last."""
-    argv = ["ping", "-n", "-c", str(count), "-i", "0.1", "-W", "1", address]
+    """Ping with the system's ping, ten a second; half a second of patience after the last."""
+    argv = ["ping", "-n", "-c", str(count), "-i", "0.1", "-W", "0.5", address]
     done = engine.run(node, argv, timeout=count * 0.1 + 15)
     return parse_ping(done.stdout or done.stderr)
 

@@ -45,10 +45,12 @@ def run(engine: Engine, findings: Findings) -> None:
             said += f": {done['error']}" if done["error"] else ""
             findings.expect(same, f"{way}: {said}", seconds=done["seconds"], mbit=round(rate, 1))
 
+        def alter(way: Direction) -> None:
+            argv = (way.address, str(_PORT), str(_CONTROL_BYTES), "--alter")
+            with engine.probe(way.source.name, "transfer", *argv) as probe:
+                done = probe.json(PROBE_START)
+            differs = done["received"] is not None and done["sent"] != done["received"]
+            findings.control(differs, "one flipped bit: the hash differs")
+
         ways = directions(engine, 4)
-        side_by_side(send, ways)
-        argv = (ways[0].address, str(_PORT), str(_CONTROL_BYTES), "--alter")
-        with engine.probe(ways[0].source.name, "transfer", *argv) as probe:
-            done = probe.json(PROBE_START)
-        differs = done["received"] is not None and done["sent"] != done["received"]
-        findings.control(differs, "one flipped bit: the hash differs")
+        side_by_side(lambda work, way: work(way), [*[send] * len(ways), alter], [*ways, ways[0]])
