@@ -158,10 +158,10 @@ class DockerEngine(Engine):
         self._end_compose()
         for _ in range(_ATTEMPTS):
             with _told("cannot remove the lab"):
-                containers = self._client.containers.list(True, filters=self._labelled)
-                with ThreadPoolExecutor(8) as pool:
-                    list(pool.map(self._remove_container, containers))
                 api = self._client.api
+                with ThreadPoolExecutor(8) as pool:
+                    found = api.containers(all=True, filters=self._labelled)
+                    list(pool.map(self._remove_container, found))
                 for network in api.networks(filters=self._labelled):
                     with suppress(NotFound, APIError):  # in use, perhaps: next attempt
                         api.remove_network(network["Id"])
@@ -304,10 +304,10 @@ class DockerEngine(Engine):
         runs = None if gateway is None else True
         return NodeState(State.RUNNING, runs, entry["Status"])
 
-    def _remove_container(self, container: Container) -> None:
-        self.emit(Event("removed", container.labels.get("node")))
+    def _remove_container(self, entry: Mapping[str, Any]) -> None:
+        self.emit(Event("removed", entry["Labels"].get("node")))
         with suppress(APIError):  # gone, or its removal is in progress: the next attempt sees
-            container.remove(v=True, force=True)
+            self._client.api.remove_container(entry["Id"], v=True, force=True)
 
     def _end_compose(self) -> None:
         """Kill the `docker compose up` of this lab that outlived a killed controller, if any."""
