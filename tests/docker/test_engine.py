@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,9 +54,10 @@ def test_exec_ends_as_the_command_does(up: DockerEngine) -> None:
 def test_a_sidecar_ends_with_its_command(up: DockerEngine, client: docker.DockerClient) -> None:
     with up.spawn("gw-a", ["sh", "-c", "echo ready; cat"], rights=True) as running:
         assert running.line(10) == "ready"
-    for container in client.containers.list(all=True, filters={"label": "sidecar=gw-a"}):
-        container.wait(timeout=10, condition="removed")
-    assert not client.containers.list(all=True, filters={"label": "sidecar=gw-a"})
+    deadline = time.monotonic() + 10
+    while found := client.api.containers(all=True, filters={"label": "sidecar=gw-a"}):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
 
 
 def test_seeds_belong_to_root_and_keys_are_secret(up: DockerEngine) -> None:
@@ -66,10 +68,13 @@ def test_seeds_belong_to_root_and_keys_are_secret(up: DockerEngine) -> None:
 def test_a_second_up_changes_nothing_that_works(
     up: DockerEngine, client: docker.DockerClient
 ) -> None:
-    before = {c.id: c.attrs["State"]["Pid"] for c in client.containers.list()}
+    def processes() -> dict[str, int]:
+        names = [f"{up.topology.name}-{node}-1" for node in up.topology.nodes]
+        return {n: client.containers.get(n).attrs["State"]["Pid"] for n in names}
+
+    before = processes()
     bringup.bring_up(up, timeout=60)
-    after = {c.id: c.attrs["State"]["Pid"] for c in client.containers.list()}
-    assert before == after
+    assert processes() == before
 
 
 def test_up_mends_what_is_missing(up: DockerEngine, client: docker.DockerClient) -> None:
@@ -129,7 +134,9 @@ def test_down_leaves_nothing(down: DockerEngine, client: docker.DockerClient) ->
     assert firewall() != rules
     down.down()
     name = down.topology.name
-    assert not [c for c in client.containers.list(all=True) if name in (c.name or "")]
+    assert not [
+        c for c in client.containers.list(all=True, ignore_removed=True) if name in (c.name or "")
+    ]
     assert not [n for n in client.networks.list() if name in (n.name or "")]
     assert not [v for v in client.volumes.list() if name in v.name]
     assert firewall() == rules
