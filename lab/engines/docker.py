@@ -15,6 +15,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -58,8 +59,11 @@ class DockerEngine(Engine):
     def available(cls) -> Availability:
         """Say whether an engine answers and its client knows Compose."""
         try:
-            client = docker.DockerClient(base_url=_endpoint(), timeout=5)
+            endpoint = _endpoint()
+            _knock(endpoint)
+            client = docker.DockerClient(base_url=endpoint, timeout=5)
             version = client.version()["Version"]
+            client.close()
         except (DockerException, requests.RequestException, OSError) as error:
             return Availability(ok=False, reason=f"no Docker Engine answers ({_why(error)})")
         try:
@@ -330,6 +334,13 @@ def _endpoint() -> str:
     except (OSError, ValueError, subprocess.TimeoutExpired):
         host = None
     return host if isinstance(host, str) and host else "unix:///var/run/docker.sock"
+
+
+def _knock(endpoint: str) -> None:
+    """Raise OSError where no engine listens: the SDK would leave its socket open."""
+    if endpoint.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(endpoint.removeprefix("unix://"))
 
 
 @contextmanager
