@@ -18,8 +18,7 @@ LAB := $(BIN)/lab
 
 help: ## list the targets
 	@echo "targets (ENGINE=$(or $(ENGINE),auto) LAB_NAME=$(LAB_NAME)):"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || \
-		sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1  \2/p' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml scripts/setup
 	@scripts/setup
