@@ -11,18 +11,23 @@ import ipaddress
 import re
 import tomllib
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from gateway.errors import ConfigError, GatewayError
 from gateway.identity import Fingerprint, check_name
 from gateway.protocol.suites import SUITES
+from gateway.protocol.wire import DATAGRAM_SIZE
 
-DEFAULT_PATH: Final = Path("/etc/gateway/gateway.toml")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 DEFAULT_PORT: Final = 55555  # the report's own
 IFNAMSIZ: Final = 15  # characters; linux/if.h, less the closing zero
+
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123, section 2.1
+_HOST: Final = rf"{_LABEL}(?:\.{_LABEL})*\.?"
 
 Network = IPv4Network | IPv6Network
 Interface = IPv4Interface | IPv6Interface
@@ -74,6 +79,12 @@ class Tun(msgspec.Struct, frozen=True):
     persist: bool
 
 
+class DataPlane(msgspec.Struct, frozen=True):
+    """How datagrams are made."""
+
+    datagram_size: int
+
+
 class Peer(msgspec.Struct, frozen=True):
     """A remote gateway. `connect` is None where it dials us."""
 
@@ -93,6 +104,7 @@ class Config(msgspec.Struct, frozen=True):
     identity: IdentityFiles
     listen: Listen
     tun: Tun
+    dataplane: DataPlane
     peers: dict[str, Peer]
 
 
@@ -118,6 +130,10 @@ class _Tun(msgspec.Struct, forbid_unknown_fields=True):
     persist: bool = True
 
 
+class _DataPlane(msgspec.Struct, forbid_unknown_fields=True):
+    datagram_size: int = DATAGRAM_SIZE
+
+
 class _Peer(msgspec.Struct, forbid_unknown_fields=True):
     prefixes: list[str]
     connect: str | None = None
@@ -131,6 +147,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     identity: dict[str, Any]
     tun: dict[str, Any]
     listen: dict[str, Any] = {}
+    dataplane: dict[str, Any] = {}
     peers: dict[str, dict[str, Any]] = {}
 
 
@@ -181,6 +198,7 @@ class _Reader:
             ),
             listen=self._listen(file.listen),
             tun=self._tun(file.tun),
+            dataplane=self._dataplane(file.dataplane),
             peers=peers,
         )
         self._together(config)
@@ -219,6 +237,13 @@ class _Reader:
         )
         self._unique(addresses, "tun.addresses")
         return Tun(tun.name, addresses, tun.mtu, tun.persist)
+
+    def _dataplane(self, table: dict[str, Any]) -> DataPlane:
+        size = self._convert(table, _DataPlane, "dataplane").datagram_size
+        # 1,232: what every IPv6 path carries (RFC 8200, section 5: 1,280 less 48 of headers).
+        if not 1232 <= size <= 65_507:
+            raise self._error("dataplane.datagram_size", f"{size} is out of bounds (1232 to 65507)")
+        return DataPlane(size)
 
     def _peer(self, name: str, table: dict[str, Any]) -> Peer:
         key = f"peers.{name}"
@@ -311,8 +336,12 @@ class _Reader:
                     raise self._error(
                         key, f"{address} is inside {prefix}, which is routed into the tunnel"
                     )
-        if address.version == 6 and ipaddress.ip_address(config.listen.address).version == 4:
-            raise self._error(key, "is IPv6, but listen.address is IPv4; listen on ::")
+        ours = ipaddress.ip_address(config.listen.address)
+        if address.version != ours.version and not (ours.version == 6 and ours.is_unspecified):
+            raise self._error(
+                key,
+                f"is IPv{address.version}, but listen.address is IPv{ours.version}; listen on ::",
+            )
 
     # One text each.
 
@@ -341,7 +370,7 @@ class _Reader:
         address = Address(host, port)
         looks_numeric = match[1] is not None or re.fullmatch(r"[0-9.]+", host)
         if address.numeric is None and (
-            looks_numeric or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host)
+            looks_numeric or len(host) > 253 or not re.fullmatch(_HOST, host)
         ):
             raise self._error(key, f"{host!r} is neither an IP address nor a host name")
         return address

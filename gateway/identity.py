@@ -288,25 +288,22 @@ def authenticate(
     der = tls.getpeercert(binary_form=True)
     if not der:
         raise Refused("no-certificate", "the peer sent no certificate")
+    # Compare before parsing: where we dial by fingerprint, anybody's bytes come this far.
+    if isinstance(trust, Fingerprint) and sha256(der).digest() != trust.sha256:
+        raise Refused(
+            "wrong-certificate",
+            f"the peer's certificate has the fingerprint {fingerprint(der)}, "
+            "not the configured one",
+        )
+    if isinstance(trust, Pinned) and der != trust.certificate.public_bytes(Encoding.DER):
+        raise Refused("wrong-certificate", "the peer's certificate is not the pinned one")
     try:
         leaf = x509.load_der_x509_certificate(der)
         uris = _uris(leaf)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise Refused("bad-certificate", "the peer's certificate cannot be parsed") from None
-
-    match trust:
-        case Fingerprint():
-            if sha256(der).digest() != trust.sha256:
-                raise Refused(
-                    "wrong-certificate",
-                    f"the peer's certificate has the fingerprint {fingerprint(der)}, "
-                    "not the configured one",
-                )
-        case Pinned():
-            if der != trust.certificate.public_bytes(Encoding.DER):
-                raise Refused("wrong-certificate", "the peer's certificate is not the pinned one")
-        case Authority():
-            _check_issuer(leaf, trust.certificate)
+    if isinstance(trust, Authority):
+        _check_issuer(leaf, trust.certificate)
 
     if now > leaf.not_valid_after_utc:
         raise Refused("expired", "the peer's certificate has expired")

@@ -59,10 +59,13 @@ class Plane:
     started: float = 0.0
     pause: float = FIRST_PAUSE
     restart_at: float | None = 0.0
+    starts: int = 0
 
     def start(self) -> None:
         """Start the process with a new leash."""
+        self.starts += 1
         ours, theirs = link.pair()
+        ours.setblocking(False)  # a plane that hangs must not hang us
         descriptors = (*self.descriptors, theirs.fileno())
         self.process = subprocess.Popen(
             # -P: a folder that somebody else can write must not become a source of modules.
@@ -105,6 +108,7 @@ class Supervisor:
         self._config = config
         self._admin_path = admin_path
         with contextlib.ExitStack() as undo:
+            undo.enter_context(_claim_namespace())
             listen = config.listen
             try:
                 self._udp = undo.enter_context(open_udp(listen.address, listen.port))
@@ -134,6 +138,8 @@ class Supervisor:
                 str(DATA_UID),
                 "--gid",
                 str(DATA_UID),
+                "--datagram-size",
+                str(self._config.dataplane.datagram_size),
                 "--name",
                 self._config.name,
             ],
@@ -162,7 +168,7 @@ class Supervisor:
         """Keep both planes alive until SIGTERM or SIGINT. Returns the exit status."""
         with self._close, _Signals() as signals:
             status = self._watch(signals)
-            self._stop()
+            self._stop(clean=status == 0)
             return status
 
     def _watch(self, signals: _Signals) -> int:
@@ -186,14 +192,19 @@ class Supervisor:
                 return 0
             for descriptor in readable:
                 plane = wake[descriptor]
-                if plane is not None and self._died(plane) == UNUSABLE:
+                if plane is not None and self._is_final(plane):
                     return UNUSABLE
 
     def _start_what_is_due(self) -> None:
         now = time.monotonic()
         due = [p for p in self._planes if p.restart_at is not None and p.restart_at <= now]
         for plane in due:
-            plane.start()
+            try:
+                plane.start()
+            except OSError as error:  # no memory, no process
+                log.error("cannot start the %s plane: %s", plane.name, error.strerror)
+                plane.let_go()
+                plane.restart_at = now + LONGEST_PAUSE
         if due and all(plane.process is not None for plane in self._planes):
             self._new_link()
 
@@ -204,24 +215,32 @@ class Supervisor:
                     with contextlib.suppress(OSError):  # it died meanwhile: the loop sees it
                         link.hand_out(plane.leash, end)
 
-    def _died(self, plane: Plane) -> int:
+    def _is_final(self, plane: Plane) -> bool:
+        """A plane ended: is there no use in another? Else it will be started anew."""
         assert plane.process is not None  # noqa: S101 - a pidfd came from it
         status = plane.process.wait()
         plane.process = None
         plane.let_go()
-        if status == UNUSABLE:
-            return status
+        if status == UNUSABLE and (plane.starts == 1 or plane.name == "dataplane"):
+            return True  # later a broken config must not end sessions that live
         now = time.monotonic()
         plane.pause = (
             FIRST_PAUSE if now - plane.started > STEADY else min(plane.pause * 2, LONGEST_PAUSE)
         )
         plane.restart_at = now if now - plane.started > STEADY else now + plane.pause
         log.error("%s plane ended (%s); starting it anew", plane.name, _how(status))
-        return status
+        return False
 
-    def _stop(self) -> None:
-        """Order, then leash, then kill: at most 5 s in all."""
+    def _stop(self, *, clean: bool) -> None:
+        """Order, then leash, then kill: at most 5 s in all.
+
+        `clean` starts a control plane that just died once more: it alone removes routes.
+        """
         control, _data = self._planes
+        if clean and (control.process is None or control.process.poll() is not None):
+            control.let_go()
+            with contextlib.suppress(OSError):
+                control.start()
         if control.leash is not None:
             with contextlib.suppress(OSError):
                 link.order_stop(control.leash)
@@ -300,6 +319,22 @@ def _check_files(config: Config) -> None:
     os.waitpid(child, 0)
     if text:
         raise GatewayError(text)
+
+
+def _claim_namespace() -> socket.socket:
+    """One gateway a network namespace: blackhole routes belong to no device, so to none of two.
+
+    An abstract socket is the namespace's own, and gone with its process.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind("\0twosite-gateway")
+    except OSError:
+        claim.close()
+        raise GatewayError(
+            "a gateway runs already in this network namespace; stop it first"
+        ) from None
+    return claim
 
 
 def _open_tcp(config: Config) -> socket.socket:

@@ -11,14 +11,16 @@ import argparse
 import asyncio
 import importlib
 import logging
+import os
 import signal
 import socket
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from gateway import config as configuration
 from gateway import logs
-from gateway.control.plane import ControlPlane
+from gateway.control.plane import ControlPlane, LinkBrokenError
 from gateway.credentials import Credentials
 from gateway.errors import GatewayError
 from gateway.protocol import keys
@@ -49,7 +51,7 @@ def main() -> int:
         credentials = Credentials(config)
         _load_what_loads_late()
         drop_to(options.uid, options.gid, keep=frozenset({CAP_NET_ADMIN}))
-        return asyncio.run(_run(config, credentials, leash, listening, admin))
+        asyncio.run(_run(config, credentials, leash, listening, admin))
     except GatewayError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
@@ -73,8 +75,15 @@ async def _run(
     leash: socket.socket,
     listening: socket.socket | None,
     admin: socket.socket,
-) -> int:
-    return await ControlPlane(config, credentials, leash).run(listening, admin)
+) -> NoReturn:
+    try:
+        status = await ControlPlane(config, credentials, leash).run(listening, admin)
+    except LinkBrokenError as error:
+        log.error("%s; ending, to be started anew", error)
+        status = 1
+    logging.shutdown()
+    # At once: the loop's own end would wait for a name that is being looked up, for minutes.
+    os._exit(status)
 
 
 if __name__ == "__main__":

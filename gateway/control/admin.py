@@ -77,8 +77,11 @@ async def serve(
                 await writer.wait_closed()
 
     server = await asyncio.start_unix_server(converse, sock=listening, limit=LONGEST_REQUEST)
-    async with server:
-        await server.serve_forever()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        # Not `wait_closed`: since Python 3.12 it waits for whoever connected and says nothing.
+        server.close()
 
 
 async def _reply(

@@ -14,11 +14,15 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.protocol import messages
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 LINGER: Final = 1.0  # seconds for the peer to read our last bytes and leave
+SEND_WITHIN: Final = 5.0  # seconds; a peer that reads nothing for so long is gone
 CHUNK: Final = 16_384  # bytes; the most that one TLS record carries (RFC 8446, section 5.1)
 
 
@@ -34,6 +38,7 @@ class Channel:
         self.remote = host_of(sock.getpeername())
         self._plain = bytearray()
         self._sending = asyncio.Lock()
+        self._users = 0  # calls that wait on the socket now
         self._reading = False
         self._left = asyncio.Event()  # the peer sent its last byte
         self._closed = False
@@ -73,11 +78,12 @@ class Channel:
         return prefix + await self._exactly(messages.body_length(prefix))
 
     async def write(self, frame: bytes) -> None:
-        """Send one frame, and wait while the peer takes none. Raises OSError, ssl.SSLError."""
+        """Send one frame. Raises OSError, ssl.SSLError; TimeoutError when the peer takes none."""
         if self._closed:
             raise BrokenPipeError
         self.tls.write(frame)
-        await self._flush()
+        async with asyncio.timeout(SEND_WITHIN):
+            await self._flush()
 
     async def send(self, message: messages.AnyMessage) -> None:
         """Send one message."""
@@ -95,8 +101,12 @@ class Channel:
                 if self._reading:
                     await self._left.wait()
                 else:
-                    while await asyncio.get_running_loop().sock_recv(self._sock, CHUNK):
-                        pass
+                    with self._in_use():
+                        loop = asyncio.get_running_loop()
+                        while True:
+                            if not await loop.sock_recv(self._sock, CHUNK):
+                                break
+                            await asyncio.sleep(0)  # or a flood would outlast the deadline
         self.abort()
 
     def abort(self) -> None:
@@ -108,9 +118,18 @@ class Channel:
             self._sock.shutdown(socket.SHUT_RDWR)
         self._close_if_aborted()
 
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keep the descriptor while a call waits on it: its number would soon be another's."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._close_if_aborted()
+
     def _close_if_aborted(self) -> None:
-        """Not while a task reads: the descriptor's number would be another's."""
-        if self._closed and not self._reading:
+        if self._closed and not self._users:
             self._sock.close()
 
     async def _handshake(self) -> None:
@@ -148,14 +167,16 @@ class Channel:
 
     async def _feed(self) -> None:
         """Give TLS what the socket has, or the end of it."""
+        # sock_recv returns at once while there is data: a flood must not hold the loop.
+        await asyncio.sleep(0)
         if self._closed:
             raise EOFError
-        self._reading = True
-        try:
-            data = await asyncio.get_running_loop().sock_recv(self._sock, CHUNK)
-        finally:
-            self._reading = False
-            self._close_if_aborted()
+        with self._in_use():
+            self._reading = True
+            try:
+                data = await asyncio.get_running_loop().sock_recv(self._sock, CHUNK)
+            finally:
+                self._reading = False
         if data:
             self._incoming.write(data)
         else:
@@ -166,7 +187,10 @@ class Channel:
         """Send what TLS has for the peer."""
         async with self._sending:
             while data := self._outgoing.read():
-                await asyncio.get_running_loop().sock_sendall(self._sock, data)
+                if self._closed:
+                    raise BrokenPipeError
+                with self._in_use():
+                    await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
 
 def host_of(address: tuple[str, int] | tuple[str, int, int, int]) -> str:

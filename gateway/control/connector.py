@@ -8,6 +8,7 @@ differs from the last one: a peer that is down for a night is one line.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import random
 import socket
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from gateway.config import Address, Config
     from gateway.control.dataplane import DataPlane
     from gateway.control.peers import Peer, Peers
-    from gateway.control.sessions import Session
     from gateway.identity import Identity
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,13 @@ class Connector:
                 channel = await self._dial()
             except (HandshakeError, Refused, MalformedError, DataPlaneError) as error:
                 self._failed(_line(error))
+                if isinstance(error, HandshakeError) and error.code == "disconnected":
+                    await self._peers.end_session(self._peer)  # it was told to; ours is void
             except (OSError, EOFError, ssl.SSLError) as error:
                 self._failed(explain(error))
+            except Exception as error:
+                log.exception("peer %s: a dial failed; this is a bug", self._peer.name)
+                self._failed(f"a bug: {error!r}")
             else:
                 pause = FIRST_PAUSE
                 why = await self._peers.serve(self._peer, channel)
@@ -96,10 +101,10 @@ class Connector:
         try:
             async with asyncio.timeout(HANDSHAKE_WITHIN):
                 channel = await Channel.open(sock, self._context)
-                session = await self._greet(channel)
-            await self._peers.establish(self._peer, channel, session)
+                await self._greet(channel)
         except BaseException:
             if channel is not None:
+                self._peers.lost(channel)
                 await channel.close()
             raise
         return channel
@@ -107,18 +112,24 @@ class Connector:
     async def _tcp(self) -> socket.socket:
         """A connection to the first of the peer's addresses that answers."""
         loop = asyncio.get_running_loop()
-        only_ipv4 = "." in self._config.listen.address
-        found = await loop.getaddrinfo(
-            self._address.host,
-            self._address.port,
-            type=socket.SOCK_STREAM,
-            family=socket.AF_INET if only_ipv4 else socket.AF_UNSPEC,
-        )
-        failure: OSError = OSError("the name has no address")
+        ours = ipaddress.ip_address(self._config.listen.address)
+        family = socket.AF_INET if ours.version == 4 else socket.AF_INET6
+        if ours == ipaddress.IPv6Address("::"):
+            family = socket.AF_UNSPEC
+        try:
+            found = await loop.getaddrinfo(
+                self._address.host, self._address.port, type=socket.SOCK_STREAM, family=family
+            )
+        except UnicodeError:  # config.py lets no such name through, but the resolver decides
+            raise OSError(None, "the name cannot be looked up") from None
+        failure: OSError = OSError(None, "the name has no address")
         for family, kind, protocol, _name, address in found:
             sock = socket.socket(family, kind, protocol)
             sock.setblocking(False)
             try:
+                if not ours.is_unspecified:
+                    # The peer sends datagrams where this connection comes from.
+                    sock.bind((str(ours), 0))
                 async with asyncio.timeout(DIAL_WITHIN):
                     await loop.sock_connect(sock, address)
             except OSError as error:  # TimeoutError is one
@@ -132,7 +143,7 @@ class Connector:
                 return sock
         raise failure
 
-    async def _greet(self, channel: Channel) -> Session:
+    async def _greet(self, channel: Channel) -> None:
         peer = self._peer
         # Before a byte is written: a stranger must not even read our hello.
         certificate = authenticate(peer.name, peer.trust, channel.tls, datetime.now(UTC))
@@ -145,9 +156,17 @@ class Connector:
         machine = Initiator(own, peer.name, certificate, peer.config.suites)
         peer.greeting = True
         try:
-            return await negotiate(channel, machine, machine.start(), self._dataplane, peer.name)
+            await negotiate(
+                channel,
+                machine,
+                machine.start(),
+                self._dataplane,
+                peer=peer.name,
+                establish=lambda session: self._peers.establish(peer, channel, session),
+            )
         finally:
             peer.greeting = False
+            self._peers.forget_index(own.index)
 
     def _failed(self, why: str) -> None:
         if why != self._peer.error and self._peer.wanted:

@@ -14,15 +14,20 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from gateway import link
+from gateway.protocol.drops import Drop
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 log = logging.getLogger(__name__)
 
 ANSWER_WITHIN: Final = 5.0  # seconds; the data plane drains its packets in milliseconds
+
+_REASONS: Final = frozenset(str(reason) for reason in Drop)
 
 
 class DataPlaneError(Exception):
@@ -33,11 +38,22 @@ class DataPlane:
     """The control plane's end of the link."""
 
     def __init__(
-        self, *, ready: Callable[[link.Ready], None], heard: Callable[[int], None]
+        self,
+        peers: Collection[str],
+        *,
+        ready: Callable[[link.Ready], None],
+        heard: Callable[[int], None],
+        broken: Callable[[], None],
     ) -> None:
-        """`ready` is called on each new link, `heard` for a session's first record."""
+        """`ready` is called once on each new link, `heard` for a session's first record.
+
+        `broken`: we dropped the link because of what came over it; only a new one can help.
+        Counters of other names than `peers`, and of drops that we do not know, are ignored.
+        """
+        self._names = frozenset(peers)
         self._on_ready = ready
         self._on_heard = heard
+        self._on_broken = broken
         self._link: socket.socket | None = None
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[None]] = {}
@@ -165,10 +181,13 @@ class DataPlane:
             except link.LinkError as error:
                 log.error("the data plane sent no message of ours (%s); link dropped", error)
                 self._detach("the data plane misbehaved")
+                self._on_broken()
 
     def _take(self, message: link.Up) -> None:
         match message:
             case link.Ready():
+                if self.pid is not None:
+                    raise link.LinkError("a second Ready")
                 self.pid = message.pid
                 self._on_ready(message)
             case link.Ack():
@@ -180,8 +199,11 @@ class DataPlane:
                 else:
                     answer.set_exception(DataPlaneError(message.error))
             case link.Counters():
-                self.counters.update(message.peers)
-                self.drops = message.drops
+                for name in self._names & message.peers.keys():
+                    counters = message.peers[name]
+                    drops = _known(counters.drops)
+                    self.counters[name] = msgspec.structs.replace(counters, drops=drops)
+                self.drops = _known(message.drops)
             case link.Heard():
                 self._on_heard(message.index)
 
@@ -199,3 +221,8 @@ class DataPlane:
                 answer.set_exception(DataPlaneError(why))
         self.counters = {}
         self.drops = {}
+
+
+def _known(drops: dict[str, int]) -> dict[str, int]:
+    """Only reasons that exist: names end up on a person's terminal."""
+    return {reason: count for reason, count in drops.items() if reason in _REASONS}

@@ -17,8 +17,10 @@ import contextlib
 import logging
 import secrets
 import ssl
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
+from gateway.control.channel import LINGER
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.sessions import HandshakeError, boottime
 from gateway.errors import GatewayError
@@ -27,6 +29,8 @@ from gateway.protocol import messages
 from gateway.protocol.messages import Disconnect, MalformedError, Ping, Pong
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from gateway import link
     from gateway.config import Config
     from gateway.config import Peer as PeerConfig
@@ -40,6 +44,8 @@ log = logging.getLogger(__name__)
 
 PING_EVERY: Final = 3.0  # seconds
 SILENCE: Final = 10.0  # seconds without a frame: the connection is dead; three pings went unheard
+FRAMES: Final = 32  # in FRAMES_WITHIN seconds; an honest peer sends a ping, a pong and a goodbye
+FRAMES_WITHIN: Final = 3.0
 
 
 class Peer:
@@ -70,6 +76,11 @@ class Peer:
         return "waiting" if self.config.connect is None else "connecting"
 
     @property
+    def indices(self) -> list[int]:
+        """All sessions that the data plane holds for it."""
+        return [*self.orphans, *([self.session.index] if self.session else [])]
+
+    @property
     def prefixes(self) -> list[str]:
         """What is behind it."""
         return [str(prefix) for prefix in self.config.prefixes]
@@ -84,6 +95,7 @@ class Peers:
         self._dataplane = dataplane
         self._kernel = kernel
         self._heard: set[int] = set()  # sessions of which a record has opened
+        self._under_way: set[int] = set()  # indices of handshakes
         self.all = {name: Peer(peer, trusts[name]) for name, peer in config.peers.items()}
 
     def get(self, name: str) -> Peer | None:
@@ -91,32 +103,43 @@ class Peers:
         return self.all.get(name)
 
     def new_index(self) -> int:
-        """A random index that names no session of ours, live or left behind."""
-        used = {peer.session.index for peer in self.all.values() if peer.session is not None}
-        used.update(*(peer.orphans for peer in self.all.values()))
+        """A random index that names no session of ours: live, left behind, or under way.
+
+        `forget_index` gives it back when its handshake ended, either way.
+        """
+        used = self._under_way | {index for peer in self.all.values() for index in peer.indices}
         while (index := secrets.randbits(32)) in used:
             pass
+        self._under_way.add(index)
         return index
+
+    def forget_index(self, index: int) -> None:
+        """The handshake of this index ended; its session, if any, is its peer's now."""
+        self._under_way.discard(index)
 
     def heard(self, index: int) -> None:
         """A session's first record opened: the peer's datagrams get through."""
-        self._heard.add(index)
+        if index in self._under_way or any(index in p.indices for p in self.all.values()):
+            self._heard.add(index)
 
     async def establish(self, peer: Peer, channel: Channel, session: Session) -> None:
-        """A handshake is done: data goes over the new session; the peer's old ones end."""
+        """A handshake is proved: data goes over the new session; the peer's old ones end.
+
+        Raises HandshakeError or DataPlaneError; then the old ones are untouched.
+        """
         async with peer.lock:
             if not peer.wanted:
-                await self._withdraw(channel, session, "told to disconnect")
-                raise HandshakeError("disconnected", "taken down by command meanwhile")
+                raise HandshakeError("disconnected", "told to disconnect")
+            self._refuse_loop(session)
             try:
                 # Routes before packets: the first record may be answered at once.
                 await self._kernel.add_routes(peer.config.prefixes)
             except GatewayError as error:
-                await self._withdraw(channel, session, "cannot set its routes")
-                raise HandshakeError("local", str(error)) from None
+                log.error("peer %s: %s", peer.name, error)
+                raise HandshakeError("not-ready", "cannot set its routes") from None
             await self._dataplane.activate(session.index)
-            old = [*peer.orphans, *([peer.session.index] if peer.session else [])]
-            replaced, peer.channel = peer.channel, channel
+            old, replaced = peer.indices, peer.channel
+            peer.channel = channel
             peer.session, peer.orphans, peer.error = session, [], None
             self._heard.difference_update(old)
             for index in old:
@@ -132,35 +155,53 @@ class Peers:
             session.index,
         )
 
+    def _refuse_loop(self, session: Session) -> None:
+        """Datagrams to an endpoint behind the tunnel would be routed into it, for ever."""
+        endpoint = session.endpoint.numeric
+        for peer in self.all.values():
+            for prefix in peer.config.prefixes:
+                if endpoint is not None and endpoint in prefix:
+                    raise HandshakeError(
+                        "loop", f"the endpoint {endpoint} is inside {prefix}, behind {peer.name}"
+                    )
+
+    def lost(self, channel: Channel) -> None:
+        """This connection is over, whosever it was."""
+        for peer in self.all.values():
+            if peer.channel is channel:
+                peer.channel = None
+                peer.changed.set()
+
     async def serve(self, peer: Peer, channel: Channel) -> str:
         """Answer on an established channel until it ends; say why it did."""
         pinging = asyncio.create_task(_ping(channel))
         try:
             why = await self._listen(peer, channel)
-        except (OSError, EOFError, ssl.SSLError) as error:
-            why = (
-                "closed by the peer"
-                if isinstance(error, EOFError)
-                else explain(error, established=True)
-            )
+        except EOFError:
+            why = "closed by the peer"
+        except (OSError, ssl.SSLError) as error:
+            why = explain(error, established=True)
         except MalformedError as error:
             why = f"malformed frame: {error}"
         finally:
             pinging.cancel()
             ours = peer.channel is not channel  # a goodbye of ours, or a newer connection
-            if not ours:
-                peer.channel = None
-                peer.changed.set()
+            self.lost(channel)
             channel.abort()
         return "we closed it" if ours else why
 
     async def _listen(self, peer: Peer, channel: Channel) -> str:
+        arrivals: deque[float] = deque(maxlen=FRAMES)
         while True:
             try:
                 async with asyncio.timeout(SILENCE):
                     frame = await channel.read()
             except TimeoutError:
                 return f"silent for {SILENCE:.0f} s"
+            now = boottime()
+            if len(arrivals) == FRAMES and now - arrivals[0] < FRAMES_WITHIN:
+                return f"a flood: more than {FRAMES} frames in {FRAMES_WITHIN:.0f} s"
+            arrivals.append(now)
             match messages.decode(frame):
                 case Ping(token):
                     await channel.send(Pong(token=token))
@@ -168,7 +209,7 @@ class Peers:
                     pass
                 case Disconnect(reason):
                     if peer.channel is channel:  # an older connection's goodbye ends nothing
-                        await self._end_session(peer)
+                        await self.end_session(peer)
                     return f"the peer said goodbye: {messages.printable(reason)}"
                 case other:
                     raise MalformedError(f"{type(other).__name__.lower()} after the handshake")
@@ -181,69 +222,77 @@ class Peers:
     async def disconnect(self, peer: Peer) -> None:
         """By command: end the session on both sides, and want none until `connect`."""
         peer.wanted = False
+        await self.end_session(peer)
         await self._goodbye(peer, "by command")
         log.info("peer %s: disconnected by command", peer.name)
 
     async def goodbye_all(self, reason: str) -> None:
-        """A clean stop: every peer hears it, every session and route ends."""
+        """A clean stop: every peer hears it. The data plane's end destroys the sessions."""
         for peer in self.all.values():
             peer.wanted = False
         await asyncio.gather(*(self._goodbye(peer, reason) for peer in self.all.values()))
 
-    async def resume(self, ready: link.Ready) -> None:
+    def take_over(self, ready: link.Ready) -> Coroutine[Any, Any, None]:
         """A data plane answered on a new link: bring both to one view.
 
-        Its sessions that we do not know were made by a control plane before us: they go on until a
-        new handshake replaces them. Ours that it does not know died with their keys.
+        What it holds is compared now, before anything else can happen; the rest follows. Its
+        sessions that we do not know were made by a control plane before us: they go on until a new
+        handshake replaces them. Ours that it does not know died with their keys.
         """
         live = {session.index: session.peer for session in ready.sessions}
+        lost = [p for p in self.all.values() if p.session and p.session.index not in live]
+        for peer in lost:
+            log.warning("peer %s: session lost with the data plane; new keys", peer.name)
+            peer.session = None
+        for peer in self.all.values():
+            peer.orphans = [index for index in peer.orphans if index in live]
+        unknown = []
+        for index, name in live.items():
+            owner = self.all.get(name)
+            if owner is not None and index in owner.indices:
+                continue
+            if owner is not None and owner.wanted:
+                owner.orphans.append(index)
+            else:
+                unknown.append(index)
+        return self._resume(lost, unknown)
+
+    async def _resume(self, lost: list[Peer], unknown: list[int]) -> None:
         await self._dataplane.set_routes(
             (prefix, peer.name) for peer in self.all.values() for prefix in peer.prefixes
         )
-        known = {peer.session.index for peer in self.all.values() if peer.session is not None}
-        for index, name in live.items():
-            owner = self.all.get(name)
-            if index in known or (owner is not None and index in owner.orphans):
-                continue
-            if owner is None:
-                await self._dataplane.retire(index)
-            else:
-                owner.orphans.append(index)
-        for peer in self.all.values():
-            peer.orphans = [index for index in peer.orphans if index in live]
-            if peer.session is not None and peer.session.index not in live:
-                log.warning("peer %s: session lost with the data plane; new keys", peer.name)
-                await self._goodbye(peer, "the data plane was restarted")
+        for index in unknown:
+            await self._dataplane.retire(index)
         await self._kernel.set_routes(
-            prefix
-            for peer in self.all.values()
-            if peer.session is not None or peer.orphans
-            for prefix in peer.config.prefixes
+            prefix for peer in self.all.values() if peer.indices for prefix in peer.config.prefixes
         )
+        reason = "the data plane was restarted"
+        await asyncio.gather(*(self._goodbye(peer, reason) for peer in lost))
 
     async def _goodbye(self, peer: Peer, reason: str) -> None:
+        """Close the peer's connection with a word; one that does not read is not waited for."""
         channel, peer.channel = peer.channel, None
-        await self._end_session(peer)
         peer.changed.set()
-        if channel is not None:
-            with contextlib.suppress(OSError, ssl.SSLError):  # gone: nobody is left to tell
+        if channel is None:
+            return
+        with contextlib.suppress(OSError, ssl.SSLError):  # TimeoutError is an OSError
+            async with asyncio.timeout(LINGER):
                 await channel.send(Disconnect(reason=reason))
-            await channel.close()
+        await channel.close()
 
-    async def _withdraw(self, channel: Channel, session: Session, reason: str) -> None:
-        """End a session that the peer holds for established already."""
-        await self._dataplane.retire(session.index)
-        with contextlib.suppress(OSError, ssl.SSLError):
-            await channel.send(Disconnect(reason=reason))
-
-    async def _end_session(self, peer: Peer) -> None:
+    async def end_session(self, peer: Peer) -> None:
+        """Destroy the peer's session, and route nothing to it."""
         async with peer.lock:
-            ended = [*peer.orphans, *([peer.session.index] if peer.session else [])]
+            ended = peer.indices
             peer.session, peer.orphans = None, []
             self._heard.difference_update(ended)
-            await self._kernel.remove_routes(peer.config.prefixes)
             for index in ended:
                 await self._dataplane.retire(index)
+            try:
+                await self._kernel.remove_routes(peer.config.prefixes)
+            except GatewayError as error:
+                # What still leads there dies in the data plane: no session.
+                log.error("peer %s: %s", peer.name, error)
 
     async def status(self) -> list[dict[str, object]]:
         """One table a peer, as `gateway status` shows it."""

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class LinkBrokenError(Exception):
+    """We dropped the link; the supervisor makes a new one when this process ends."""
+
+
 class ControlPlane:
     """Owns the peers, their channels, the kernel's routes and the admin socket."""
 
@@ -46,7 +50,13 @@ class ControlPlane:
         self._clean = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
-        self._dataplane = DataPlane(ready=self._data_plane_ready, heard=self._heard)
+        self._resuming: asyncio.Task[None] | None = None
+        self._dataplane = DataPlane(
+            config.peers.keys(),
+            ready=self._data_plane_ready,
+            heard=self._heard,
+            broken=self._link_broken,
+        )
         self._kernel = Kernel(config.tun.name)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel)
         self._server = Server(
@@ -92,13 +102,18 @@ class ControlPlane:
             )
 
     async def _stop(self) -> None:
-        """Goodbye to the peers, then routes and addresses, then the data plane."""
-        await self._peers.goodbye_all(f"{self._config.name} stops")
-        await self._kernel.clean()
-        self._dataplane.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Goodbye to the peers, then routes and addresses, then the data plane.
+
+        Nobody is waited for longer than `LINGER`: not a peer that does not read, not a data plane
+        that hangs. Its end destroys the sessions.
+        """
+        try:
+            await self._peers.goodbye_all(f"{self._config.name} stops")
+        finally:
+            try:
+                await self._kernel.clean()
+            finally:
+                self._dataplane.stop()
 
     def _order(self) -> None:
         try:
@@ -109,6 +124,8 @@ class ControlPlane:
             order, end = "gone", None
         if end is not None:
             self._committed = False
+            if self._resuming is not None:
+                self._resuming.cancel()
             self._dataplane.attach(end)
             return
         # Without the supervisor nothing is cleaned: the blackholes keep packets from leaking.
@@ -117,16 +134,21 @@ class ControlPlane:
         self._stopping.set()
 
     def _data_plane_ready(self, ready: link.Ready) -> None:
-        self._background(self._resume(ready))
+        self._resuming = self._background(self._resume(self._peers.take_over(ready), ready.pid))
 
-    async def _resume(self, ready: link.Ready) -> None:
+    async def _resume(self, work: Coroutine[Any, Any, None], pid: int) -> None:
         try:
-            await self._peers.resume(ready)
+            await work
         except (DataPlaneError, GatewayError) as error:
             log.error("not ready: %s", error)
             return
         self._committed = True
-        log.info("data plane ready, pid %d", ready.pid)
+        log.info("data plane ready, pid %d", pid)
+
+    def _link_broken(self) -> None:
+        """Only the supervisor makes links, and it does when one of us ends."""
+        self._failure = LinkBrokenError("the link to the data plane is of no use any more")
+        self._stopping.set()
 
     def _heard(self, index: int) -> None:
         self._peers.heard(index)
@@ -180,11 +202,12 @@ class ControlPlane:
     def _all_prefixes(self) -> list[Any]:
         return [p for peer in self._config.peers.values() for p in peer.prefixes]
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run beside the rest; its failure is ours."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -6,20 +6,25 @@ session (peers.py), the machines themselves (protocol/handshake.py).
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.config import Address
-from gateway.protocol.handshake import Established, Event, Failed, Install, Send
+from gateway.control.dataplane import DataPlaneError
+from gateway.protocol import messages
+from gateway.protocol.handshake import Established, Event, Failed, Initiator, Install, Send
+from gateway.protocol.messages import Disconnect, Reject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from gateway.control.channel import Channel
     from gateway.control.dataplane import DataPlane
-    from gateway.protocol.handshake import Initiator, Responder
+    from gateway.protocol.handshake import Responder
 
 
 class HandshakeError(Exception):
@@ -52,41 +57,69 @@ async def negotiate(
     machine: Initiator | Responder,
     first: Iterable[Event],
     dataplane: DataPlane,
+    *,
     peer: str,
-) -> Session:
-    """Run a machine to its end. The session can receive; `activate` lets it send.
+    establish: Callable[[Session], Awaitable[None]],
+) -> None:
+    """Run a machine to its end. `establish` makes the session the peer's own.
+
+    It is called once both sides proved the keys, and before the responder's `ready`: so a responder
+    that cannot go on says so before the initiator gives up its old session.
 
     Raises HandshakeError when either side says no, DataPlaneError when ours cannot take the keys,
-    and what the channel raises. Then no session is left behind.
+    and what the channel raises. A session that was not established is not left behind.
     """
     events = deque(first)
     session: Session | None = None
+    established = False
     try:
-        while True:
+        while events or not established:
             while not events:
                 events.extend(machine.receive(await channel.read()))
             match events.popleft():
                 case Send(frame):
                     await channel.write(frame)
                 case Install() as install:
-                    endpoint = Address(channel.remote, install.peer_port)
-                    session = Session(install.index, install.suite, endpoint, boottime())
-                    await dataplane.install(
-                        index=install.index,
-                        peer=peer,
-                        peer_index=install.peer_index,
-                        suite=install.suite,
-                        receive_key=install.receive_key,
-                        send_key=install.send_key,
-                        endpoint=(endpoint.host, endpoint.port),
-                    )
-                    del install
+                    session = await _install(install, channel, dataplane, peer)
                     events.extend(machine.installed())
                 case Established() if session is not None:
-                    return session
+                    await establish(session)
+                    established = True
                 case Failed(code, message, by_peer):
                     raise HandshakeError(code, message, by_peer=by_peer)
-    except BaseException:
-        if session is not None:
-            await dataplane.retire(session.index)
+    except (HandshakeError, DataPlaneError) as error:
+        if not (isinstance(error, HandshakeError) and error.by_peer):
+            await _say_no(channel, machine, error)
         raise
+    finally:
+        if session is not None and not established:
+            await dataplane.retire(session.index)
+
+
+async def _install(install: Install, channel: Channel, dataplane: DataPlane, peer: str) -> Session:
+    endpoint = Address(channel.remote, install.peer_port)
+    await dataplane.install(
+        index=install.index,
+        peer=peer,
+        peer_index=install.peer_index,
+        suite=install.suite,
+        receive_key=install.receive_key,
+        send_key=install.send_key,
+        endpoint=(endpoint.host, endpoint.port),
+    )
+    return Session(install.index, install.suite, endpoint, boottime())
+
+
+async def _say_no(
+    channel: Channel, machine: Initiator | Responder, error: HandshakeError | DataPlaneError
+) -> None:
+    """Tell the peer. An initiator fails last, when the responder holds the session already."""
+    code = error.code if isinstance(error, HandshakeError) else "not-ready"
+    text = messages.printable(str(error))
+    answer: messages.AnyMessage = Reject(code=code, message=text)
+    if isinstance(machine, Initiator) and machine.done:
+        answer = Disconnect(reason=text)
+    elif machine.failed:
+        return  # its own reject is among the frames sent
+    with contextlib.suppress(OSError, ssl.SSLError):
+        await channel.send(answer)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gateway.protocol.reassembly import Reassembly
 
 # So that a message stays below `link.MAX_MESSAGE` whatever the names and counts.
-PEERS_A_MESSAGE: Final = link.PEERS_A_REPORT // 2
 SESSIONS_A_MESSAGE: Final = 750
 
 
@@ -76,11 +75,12 @@ class Commands:
         return [
             link.Counters(
                 peers={
-                    name: peer.counters() for name, peer in peers[start : start + PEERS_A_MESSAGE]
+                    name: peer.counters()
+                    for name, peer in peers[start : start + link.PEERS_A_REPORT]
                 },
                 drops=drops,
             )
-            for start in range(0, max(len(peers), 1), PEERS_A_MESSAGE)
+            for start in range(0, max(len(peers), 1), link.PEERS_A_REPORT)
         ]
 
     def _install(self, order: link.Install) -> str | None:

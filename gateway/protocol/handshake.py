@@ -98,6 +98,16 @@ class _Machine:
     def __init__(self) -> None:
         self.state = State.START
 
+    @property
+    def done(self) -> bool:
+        """Whether both sides proved the keys."""
+        return self.state is State.DONE
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is over, and the peer was told or told us."""
+        return self.state is State.FAILED
+
     def receive(self, frame: bytes) -> Sequence[Event]:
         """Take one frame from the peer. Never raises for what the peer sent."""
         if self.state in (State.DONE, State.FAILED):
@@ -122,7 +132,8 @@ class _Machine:
 
     def _fail(self, code: str, message: str) -> Sequence[Event]:
         self.state = State.FAILED
-        return (Send(messages.encode(Reject(code=code, message=message))), Failed(code, message))
+        reject = Reject(code=code, message=messages.printable(message))
+        return (Send(messages.encode(reject)), Failed(code, message))
 
 
 class Initiator(_Machine):
@@ -224,13 +235,13 @@ class Responder(_Machine):
         self._install: Install | None = None
 
     def installed(self) -> Sequence[Event]:
-        """Say that the data plane holds the session: ready, and data may flow."""
+        """Say that the data plane holds the session. Ready comes last: it commits the peer."""
         if self.state is not State.INSTALL or self._keys is None:
             raise ValueError("installed() answers Install")
         mac = self._keys.r2i_mac
         self._keys = self._install = None
         self.state = State.DONE
-        return (Send(messages.encode(Ready(mac=mac))), Established())
+        return (Established(), Send(messages.encode(Ready(mac=mac))))
 
     def _hello(self, hello: Hello, frame: bytes) -> Sequence[Event]:
         if messages.VERSION not in hello.versions:

@@ -25,6 +25,8 @@ MLKEM_KEY_LENGTH: Final = 1184  # FIPS 203, table 3: ML-KEM-768 encapsulation ke
 MLKEM_CIPHERTEXT_LENGTH: Final = 1088  # FIPS 203, table 3
 MAC_LENGTH: Final = 32  # HMAC-SHA256
 
+TEXT_LENGTH: Final = 300  # characters
+
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}\Z"
 
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
@@ -39,7 +41,7 @@ MlkemCiphertext = Annotated[
     bytes, msgspec.Meta(min_length=MLKEM_CIPHERTEXT_LENGTH, max_length=MLKEM_CIPHERTEXT_LENGTH)
 ]
 Mac = Annotated[bytes, msgspec.Meta(min_length=MAC_LENGTH, max_length=MAC_LENGTH)]
-Text = Annotated[str, msgspec.Meta(max_length=300)]
+Text = Annotated[str, msgspec.Meta(max_length=TEXT_LENGTH)]
 Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z-]{1,40}\Z")]
 
 
@@ -151,6 +153,6 @@ def decode(frame: bytes) -> AnyMessage:
     return message
 
 
-def printable(text: str, limit: int = 300) -> str:
+def printable(text: str, limit: int = TEXT_LENGTH) -> str:
     """A stranger's text, safe for one line of a log."""
     return "".join(c if c.isprintable() else "?" for c in text[:limit])

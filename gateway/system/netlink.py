@@ -96,7 +96,8 @@ class Kernel:
     async def add_routes(self, prefixes: Iterable[Network]) -> None:
         """Lead these prefixes through the TUN too."""
         async with self._lock:
-            await self._change_routes(add=set(prefixes) - self._routes)
+            # All of them, known or not: the kernel drops routes when the link was down meanwhile.
+            await self._change_routes(add=set(prefixes))
 
     async def remove_routes(self, prefixes: Iterable[Network]) -> None:
         """Stop leading these prefixes through the TUN."""
@@ -232,10 +233,14 @@ class Kernel:
         for prefix in sorted(remove, key=str):
             await self._delete(prefix, UNICAST)
             self._routes.discard(prefix)
+        there: set[Network] | None = None
         for prefix in sorted(add, key=str):
             if await self._create(prefix, UNICAST):
                 self._routes.add(prefix)
-            elif not await self._leads_here(prefix):
+                continue
+            if there is None:
+                there = await self._through_here()
+            if prefix not in there:
                 raise _taken(prefix)
 
     async def _change_blackholes(
@@ -280,12 +285,9 @@ class Kernel:
             message["scope"] = LINK_SCOPE
         return message | {"oif": self._index}
 
-    async def _leads_here(self, prefix: Network) -> bool:
-        """Whether a route to this prefix goes through the TUN: somebody set it before us."""
-        return any(
-            route.prefix == prefix and route.device == self._index
-            for route in await self._list_routes()
-        )
+    async def _through_here(self) -> set[Network]:
+        """All prefixes with a route through the TUN, ours or somebody's."""
+        return {r.prefix for r in await self._list_routes() if r.device == self._index}
 
     async def _list_routes(self) -> list[Route]:
         routes = []

@@ -7,25 +7,28 @@ with what. Packets and routes are real in `tests/netns/gateway`.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from gateway import config as configuration
 from gateway import link, pki
 from gateway.control.channel import Channel
 from gateway.control.connector import Connector
-from gateway.control.dataplane import DataPlaneError
+from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.peers import Peers
-from gateway.control.server import Server
+from gateway.control.server import HALF_OPEN_EACH, Server
 from gateway.control.sessions import HandshakeError
 from gateway.credentials import Credentials
+from gateway.errors import GatewayError
 from gateway.identity import Refused
-from gateway.protocol.handshake import Initiator, Party, Send
-from gateway.protocol.messages import Disconnect, Reject
+from gateway.protocol.handshake import Initiator, Install, Party, Send
+from gateway.protocol.messages import Disconnect, Ping, Reject
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -40,6 +43,7 @@ class RecordedDataPlane:
     live: dict[int, dict[str, Any]] = field(default_factory=dict)
     refuse: str | None = None
     ready: bool = True
+    on_install: Callable[[], None] = lambda: None
     counters: dict[str, link.PeerCounters] = field(default_factory=dict)
     drops: dict[str, int] = field(default_factory=dict)
 
@@ -49,6 +53,7 @@ class RecordedDataPlane:
         assert session["index"] not in self.live
         self.live[session["index"]] = session
         self.events.append(("install", session["index"]))
+        self.on_install()
 
     async def activate(self, index: int) -> None:
         assert index in self.live
@@ -70,11 +75,16 @@ class RecordedKernel:
     """Routes as they would stand."""
 
     routes: set[str] = field(default_factory=set)
+    refuse: bool = False
 
     async def add_routes(self, prefixes: Iterable[Any]) -> None:
+        if self.refuse:
+            raise GatewayError("refused by the test")
         self.routes |= {str(prefix) for prefix in prefixes}
 
     async def remove_routes(self, prefixes: Iterable[Any]) -> None:
+        if self.refuse:
+            raise GatewayError("refused by the test")
         self.routes -= {str(prefix) for prefix in prefixes}
 
     async def set_routes(self, prefixes: Iterable[Any]) -> None:
@@ -212,19 +222,161 @@ def test_a_failed_handshake_leaves_the_old_session(tmp_path: Path) -> None:
         await meet(b, a)
         (old,) = a.dataplane.live
         a.dataplane.refuse = "install"
-        with pytest.raises((HandshakeError, EOFError, OSError)):
+        with pytest.raises(HandshakeError, match="refused by the test") as caught:
             await b.connector(a)._dial()
-        await until(lambda: a.server.outcomes["data-plane"] == 1)
+        assert (caught.value.code, caught.value.by_peer) == ("not-ready", True)
+        await until(lambda: a.server.outcomes["not-ready"] == 1)
         assert list(a.dataplane.live) == [old]
         assert a.peer.session is not None
 
         a.dataplane.refuse, b.dataplane.refuse = None, "install"
         with pytest.raises(DataPlaneError):
             await b.connector(a)._dial()
-        await until(lambda: a.server.outcomes["closed"] == 1)
+        await until(lambda: a.server.outcomes["rejected-by-peer"] == 1)
         assert list(a.dataplane.live) == [old]
 
     play(story, tmp_path)
+
+
+def test_a_kernel_that_refuses_routes_costs_nobody_a_session(tmp_path: Path) -> None:
+    """The responder fails before its `ready`: both sides keep the session that works."""
+
+    async def story(a: Side, b: Side) -> None:
+        await meet(b, a)
+        sessions = a.peer.session, b.peer.session
+        a.kernel.refuse = True
+        with pytest.raises(HandshakeError, match="cannot set its routes"):
+            await b.connector(a)._dial()
+        assert (a.peer.session, b.peer.session) == sessions
+        assert len(a.dataplane.live) == len(b.dataplane.live) == 1
+
+        # And one that refuses to remove them ends the session all the same.
+        await b.peers.disconnect(b.peer)
+        await until(lambda: a.peer.session is None)
+        assert a.dataplane.live == {}
+
+    play(story, tmp_path)
+
+
+def test_no_session_whose_endpoint_is_behind_the_tunnel(tmp_path: Path) -> None:
+    async def story(a: Side, b: Side) -> None:
+        prefix = ipaddress.ip_network("127.0.0.0/8")
+        a.peer.config = msgspec.structs.replace(a.peer.config, prefixes=(prefix,))
+        with pytest.raises(HandshakeError, match=r"127\.0\.0\.1 is inside 127\.0\.0\.0/8"):
+            await b.connector(a)._dial()
+        assert a.dataplane.live == b.dataplane.live == {}
+
+    play(story, tmp_path)
+
+
+async def trusted(side: Side, to: Side) -> Channel:
+    """A channel of a peer whose certificate is good, and whose program is not ours."""
+    sock = socket.create_connection(("127.0.0.1", to.port))
+    return await Channel.open(sock, side.credentials.clients[side.peer.name])
+
+
+async def shake_hands(b: Side, a: Side) -> Channel:
+    """What b's own program does, without what follows."""
+    channel = await trusted(b, a)
+    own = Party("gw-b", b.credentials.identity.sha256, 1, 2)
+    machine = Initiator(own, "gw-a", a.credentials.identity.sha256, ["aes-256-gcm"])
+    events = list(machine.start())
+    while not machine.done:
+        for event in events:
+            if isinstance(event, Send):
+                await channel.write(event.frame)
+            if isinstance(event, Install):
+                events = list(machine.installed())
+                break
+        else:
+            events = list(machine.receive(await channel.read()))
+    return channel
+
+
+def test_a_flood_of_a_trusted_peer_ends_its_connection_alone(tmp_path: Path) -> None:
+    async def story(a: Side, b: Side) -> None:
+        channel = await shake_hands(b, a)
+        with pytest.raises((OSError, EOFError)):
+            await flood(channel)
+        await until(lambda: a.peer.channel is None)
+        assert a.peer.session is not None  # data flows on
+        channel.abort()
+
+    async def flood(channel: Channel) -> None:
+        for token in range(10_000):
+            await channel.send(Ping(token=token))
+            await asyncio.sleep(0)
+
+    play(story, tmp_path)
+
+
+def test_a_peer_that_reads_nothing_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Its socket is full: goodbye is tried for a second, and the descriptor is given back."""
+
+    async def story(a: Side, b: Side) -> None:
+        channel = await shake_hands(b, a)
+        ours = a.peer.channel
+        assert ours is not None
+        ours._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        stuck = asyncio.create_task(fill(ours))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(3):
+            await a.peers.disconnect(a.peer)
+        with pytest.raises(OSError, match=r".*"):
+            await stuck
+        await until(lambda: ours._sock.fileno() == -1)
+        channel.abort()
+
+    async def fill(channel: Channel) -> None:
+        while True:
+            await channel.send(Disconnect(reason="x" * 300))
+
+    play(story, tmp_path)
+
+
+def test_half_open_connections_are_bounded_for_each_source(tmp_path: Path) -> None:
+    """A burst, all at once: those over the limit are refused before they cost anything."""
+
+    async def story(a: Side, b: Side) -> None:
+        sockets = [socket.create_connection(("127.0.0.1", a.port)) for _ in range(60)]
+        await until(lambda: a.server.outcomes["busy"] == 60 - HALF_OPEN_EACH)
+        assert a.server._half_open.total() == HALF_OPEN_EACH
+        for sock in sockets:
+            sock.close()
+        await until(lambda: a.server._half_open.total() == 0)
+        await meet(b, a)
+
+    play(story, tmp_path)
+
+
+def test_a_control_plane_does_not_believe_its_data_plane(tmp_path: Path) -> None:
+    """It reads strangers' datagrams. Names, reasons and indices that we do not know are nothing."""
+
+    async def story() -> None:
+        seen: list[link.Ready] = []
+        broken: list[bool] = []
+        plane = DataPlane(
+            ["gw-b"], ready=seen.append, heard=lambda _: None, broken=lambda: broken.append(True)
+        )
+        ours, theirs = link.pair()
+        plane.attach(ours)
+        counters = link.PeerCounters(drops={"replay": 2, "\x1b[31m": 1})
+        for message in (
+            link.Ready(pid=7, sessions=[]),
+            link.Counters(peers={"gw-b": counters, "evil": counters}, drops={"oh": 1}),
+        ):
+            theirs.send(link.encode(message))
+        await until(lambda: bool(plane.counters))
+        assert plane.counters.keys() == {"gw-b"}
+        assert plane.counters["gw-b"].drops == {"replay": 2}
+        assert plane.drops == {}
+        theirs.send(link.encode(link.Ready(pid=8, sessions=[])))  # one a link
+        await until(lambda: bool(broken))
+        assert len(seen) == 1
+        assert not plane.ready
+        theirs.close()
+
+    asyncio.run(story())
 
 
 def test_when_both_dial_the_smaller_fingerprint_wins(tmp_path: Path) -> None:
@@ -266,11 +418,9 @@ def test_a_command_in_the_middle_of_a_handshake(tmp_path: Path) -> None:
     """The peer holds the session for established already: it is told, and nothing stays."""
 
     async def story(a: Side, b: Side) -> None:
-        task = asyncio.create_task(b.connector(a)._dial())
-        await until(lambda: bool(b.dataplane.live))
-        b.peer.wanted = False
-        with pytest.raises(HandshakeError, match="taken down by command meanwhile"):
-            await task
+        b.dataplane.on_install = lambda: setattr(b.peer, "wanted", False)
+        with pytest.raises(HandshakeError, match="told to disconnect"):
+            await b.connector(a)._dial()
         await until(lambda: a.peer.session is None and a.server.outcomes["established"] == 1)
         assert a.dataplane.live == b.dataplane.live == {}
         assert b.kernel.routes == set()
@@ -282,9 +432,7 @@ def test_a_peers_own_code_is_not_counted(tmp_path: Path) -> None:
     """A trusted but hostile peer must not choose the names that we keep."""
 
     async def story(a: Side, b: Side) -> None:
-        context = b.credentials.clients["gw-a"]
-        sock = socket.create_connection(("127.0.0.1", a.port))
-        channel = await Channel.open(sock, context)
+        channel = await trusted(b, a)
         own = Party("gw-b", b.credentials.identity.sha256, 1, 2)
         (hello,) = Initiator(own, "gw-a", a.credentials.identity.sha256, ["aes-256-gcm"]).start()
         assert isinstance(hello, Send)
@@ -322,7 +470,7 @@ def test_a_data_plane_without_our_sessions_gets_new_ones(tmp_path: Path) -> None
         await meet(b, a)
         (first,) = a.dataplane.live.values()
         a.dataplane.live.clear()
-        await a.peers.resume(link.Ready(pid=7, sessions=[]))
+        await a.peers.take_over(link.Ready(pid=7, sessions=[]))
         assert a.peer.session is None
         await until(lambda: b.peer.session is None)
         await meet(b, a)
@@ -336,7 +484,7 @@ def test_sessions_of_a_control_plane_before_us_live_until_replaced(tmp_path: Pat
     async def story(a: Side, b: Side) -> None:
         a.dataplane.live = {5: {}, 6: {}}
         sessions = [link.LiveSession(5, "gw-b"), link.LiveSession(6, "gone")]
-        await a.peers.resume(link.Ready(pid=7, sessions=sessions))
+        await a.peers.take_over(link.Ready(pid=7, sessions=sessions))
         assert list(a.dataplane.live) == [5]  # nobody is called `gone` any more
         assert a.kernel.routes == {"10.0.4.2/32"}
         await meet(b, a)

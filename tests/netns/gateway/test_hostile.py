@@ -179,7 +179,7 @@ def test_hostile_connections(pair: Pair) -> None:
         wait_until(lambda: outcomes(pair).get("busy", 0) >= 10, "those over the limit refused")
         for sock in silent:
             sock.close()
-        wait_until(lambda: outcomes(pair).get("closed", 0) >= 60, "those that left counted")
+        wait_until(lambda: outcomes(pair).get("closed", 0) >= 10, "those that left counted")
         for _ in range(200):
             deliver(pair, rng.randbytes(rng.randrange(1, 2000)))
         wait_until(lambda: outcomes(pair).get("tls", 0) >= 150, "garbage counted")
@@ -209,8 +209,8 @@ def test_hostile_frames_of_a_trusted_peer(pair: Pair) -> None:
         with context.wrap_socket(dial(pair)) as tls:
             tls.sendall(frame)
             tls.settimeout(10)
-            with suppress(ssl.SSLError, ConnectionError):
-                assert tls.recv(100) == b"", name
+            answer = tls.recv(1000)
+            assert b'"type":"reject","code":"malformed"' in answer, name
     wait_until(lambda: outcomes(pair).get("malformed") == len(frames), "each refused")
     assert "Traceback" not in pair.a.log()
 
@@ -220,10 +220,15 @@ def test_a_handshake_has_ten_seconds(pair: Pair) -> None:
     """A trickle of bytes does not keep a connection open."""
     pair.a.start()
     sock = dial(pair)
+    sock.settimeout(0.2)
     started = time.monotonic()
     with suppress(ConnectionError):
-        while sock.recv(1) == b"" or time.monotonic() - started > 15:
-            break
+        sock.sendall(b"\x16\x03\x01\x40\x00")  # a TLS record of 16 KB begins
+        while time.monotonic() - started < 15:
+            sock.sendall(b"\x01")
+            with suppress(TimeoutError):
+                if not sock.recv(1):
+                    break
     assert 9 < time.monotonic() - started < 13
     assert outcomes(pair)["timeout"] == 1
     sock.close()

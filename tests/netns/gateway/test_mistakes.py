@@ -87,6 +87,15 @@ def test_two_gateways_on_one_socket(pair: Pair) -> None:
     assert pair.a.gateway("health").stdout == "ready\n"
 
 
+def test_two_gateways_in_one_namespace(pair: Pair) -> None:
+    """Their blackholes would be one: the second would take the first one's away."""
+    pair.a.start()
+    pair.b.namespace = pair.a.namespace
+    pair.b.config = pair.b.config.replace("[listen]", "[listen]\nport = 7").replace("tun0", "tun7")
+    assert "a gateway runs already in this network namespace" in refusal(pair.b)
+    pair.b.namespace = pair.b.namespace.replace("gw-a", "gw-b")
+
+
 def test_a_key_that_others_can_read(pair: Pair) -> None:
     (pair.a.folder / "gw-a.key").chmod(0o644)
     assert f"{pair.a.folder}/gw-a.key: others can read this key; run: chmod 600" in refusal(pair.a)

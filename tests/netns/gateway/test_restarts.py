@@ -157,8 +157,8 @@ def test_no_stale_link(pair: Pair) -> None:
     assert pair.a.process is not None
     before = descriptors(supervisor(pair.a))
     sockets = sum("socket:" in name for name in before)
-    # UDP, TCP, admin, two leashes, and the two ends of the signals' own pair.
-    assert sockets == 7
+    # Claim, UDP, TCP, admin, two leashes, and the two ends of the signals' own pair.
+    assert sockets == 8
 
     for plane in ("data", "control", "data"):
         old = pair.a.planes()[plane]
@@ -183,6 +183,72 @@ def supervisor(side: Gateway) -> int:
     """`ip netns exec` becomes the gateway by exec: its process is the supervisor."""
     assert side.process is not None
     return side.process.pid
+
+
+def test_a_stop_waits_for_nobody(pair: Pair) -> None:
+    """A data plane that hangs: goodbyes are said and routes removed all the same, within 5 s."""
+    before = routes(pair.a)
+    pair.a.start()
+    pair.b.start()
+    pair.wait_established()
+    os.kill(pair.a.planes()["data"], signal.SIGSTOP)
+    started = time.monotonic()
+    assert pair.a.stop() == 0
+    assert time.monotonic() - started < 6
+    assert routes(pair.a) == before
+    assert pair.b.lines("the peer said goodbye: gw-a stops")
+
+
+def test_a_stop_while_the_control_plane_is_down(pair: Pair) -> None:
+    """What it would have removed is removed: it is started once more for that."""
+    before = routes(pair.a)
+    pair.a.start()
+    assert pair.a.process is not None
+    for _ in range(3):  # until its restart has to wait
+        os.kill(pair.a.planes()["control"], signal.SIGKILL)
+        wait_until(lambda: pair.a.gateway("health", check=False).returncode == 0, "health")
+    os.kill(pair.a.planes()["control"], signal.SIGKILL)
+    assert pair.a.stop() == 0
+    assert routes(pair.a) == before
+
+
+def test_a_config_broken_later_costs_no_session(pair: Pair) -> None:
+    pair.a.start()
+    pair.b.start()
+    pair.wait_established()
+    planes = pair.a.planes()
+    pair.a.file.write_text("broken")
+    os.kill(planes["control"], signal.SIGKILL)
+    wait_until(lambda: pair.a.lines("not TOML"), pair.a.log())
+    assert pair.ping() == 3
+    pair.a.file.write_text(pair.a.config)
+    pair.wait_established()
+    assert pair.a.planes()["data"] == planes["data"]
+
+
+def test_routes_that_the_kernel_dropped_come_back_with_a_session(pair: Pair) -> None:
+    pair.a.start()
+    pair.b.start()
+    pair.wait_established()
+    for state in ("down", "up"):
+        run("ip", "-n", pair.a.namespace, "link", "set", "tun0", state)
+    assert not any("10.0.4.2 dev tun0" in route for route in routes(pair.a))
+    assert pair.b.stop() == 0
+    pair.b.start()
+    pair.wait_established()
+    assert any("10.0.4.2 dev tun0" in route for route in routes(pair.a))
+    assert pair.ping() == 3
+
+
+def test_one_address_of_several(pair: Pair) -> None:
+    """Bound to a second address, control and data leave from that one."""
+    run("ip", "-n", pair.b.namespace, "addr", "add", "192.0.2.22/24", "dev", "wan0")
+    pair.b.config = pair.b.config.replace("0.0.0.0", "192.0.2.22")
+    pair.a.start()
+    pair.b.start()
+    pair.wait_established()
+    assert pair.a.peer()["endpoint"] == "192.0.2.22:55555"
+    assert pair.ping() == 3
 
 
 def test_a_killed_supervisor_takes_its_planes_along(pair: Pair) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 from datetime import timedelta
+from hashlib import sha256
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +22,7 @@ from gateway.identity import (
     Fingerprint,
     Identity,
     Pinned,
+    Refused,
     authenticate,
     client_context,
     explain,
@@ -208,6 +211,26 @@ def test_a_certificate_that_cannot_be_parsed(site: Site, forge: Forge, meet: Any
         assert refusal(site.authority, ours)[0] == "bad-certificate"
     else:
         assert ours.error
+
+
+def test_a_certificate_of_no_known_version(forge: Forge) -> None:
+    """Anybody can show one where we dial by fingerprint, and the parser has an error of its own."""
+    good = forge.make().certificate.public_bytes(serialization.Encoding.DER)
+    der = good.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020104"), 1)  # version 5
+    with pytest.raises(x509.InvalidVersion):
+        x509.load_der_x509_certificate(der)
+    tls: Any = SimpleNamespace(
+        session_reused=False,
+        selected_alpn_protocol=lambda: ALPN,
+        getpeercert=lambda **_: der,
+    )
+    for digest, code in (
+        (bytes(32), "wrong-certificate"),  # compared before it is parsed
+        (sha256(der).digest(), "bad-certificate"),
+    ):
+        with pytest.raises(Refused) as caught:
+            authenticate("gw-b", Fingerprint(digest), tls, NOW)
+        assert caught.value.code == code
 
 
 # --- Pinned peers --------------------------------------------------------------------------------

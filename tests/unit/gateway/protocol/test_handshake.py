@@ -66,7 +66,7 @@ def test_both_sides_end_with_the_same_keys() -> None:
     ours, confirm = both.until_confirm()
     (theirs,) = both.responder.receive(confirm)
     assert isinstance(theirs, Install)
-    ready, established = both.responder.installed()
+    established, ready = both.responder.installed()
     assert established == Established()
     assert both.initiator.receive(frame(ready)) == (Established(),)
 
