@@ -232,38 +232,51 @@ class Supervisor:
         return False
 
     def _stop(self, *, clean: bool) -> None:
-        """Order, then leash, then kill: at most 5 s in all.
+        """Order control to stop, then end the leashes, then kill: at most 5 s in all.
 
-        `clean` starts a control plane that just died once more: it alone removes routes.
+        `clean`: control alone removes routes, so one that died before it could is started once more.
         """
-        control, _data = self._planes
-        if clean and (control.process is None or control.process.poll() is not None):
-            control.let_go()
-            with contextlib.suppress(OSError):
-                control.start()
-        if control.leash is not None:
+        control = self._planes[0]
+        deadline = time.monotonic() + STOP_WITHIN
+        for _ in range(2 if clean else 1):
+            if control.process is None and clean:
+                with contextlib.suppress(OSError):
+                    control.start()
+            if control.process is None or control.leash is None:
+                break
             with contextlib.suppress(OSError):
                 link.order_stop(control.leash)
-            self._wait(STOP_WITHIN)
+            if self._ended(control, deadline) in (0, None):
+                break
+            control.process = None
+            control.let_go()
         for plane in self._planes:
             plane.let_go()
-        self._wait(LEASH_WITHIN)
+        deadline = time.monotonic() + LEASH_WITHIN
         for plane in self._planes:
-            if plane.process is not None and plane.process.poll() is None:
+            if self._ended(plane, deadline) is None:
                 log.error("%s plane does not exit; killing it", plane.name)
-                try:
-                    plane.process.kill()
-                    plane.process.wait()
-                except PermissionError:
-                    # Without CAP_KILL: the container's end takes it along.
-                    log.error("%s plane cannot be killed from here", plane.name)
+                self._kill(plane)
 
-    def _wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        for plane in self._planes:
-            if plane.process is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    plane.process.wait(max(deadline - time.monotonic(), 0))
+    @staticmethod
+    def _ended(plane: Plane, deadline: float) -> int | None:
+        """The plane's exit status (0 for one that does not run), or None if it still does."""
+        if plane.process is None:
+            return 0
+        try:
+            return plane.process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            return None
+
+    @staticmethod
+    def _kill(plane: Plane) -> None:
+        if plane.process is not None:
+            try:
+                plane.process.kill()
+                plane.process.wait()
+            except PermissionError:
+                # Without CAP_KILL: the container's end takes it along.
+                log.error("%s plane cannot be killed from here", plane.name)
 
 
 class _Signals:

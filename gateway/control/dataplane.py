@@ -59,13 +59,15 @@ class DataPlane:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._unsent: deque[bytes] = deque()
         self.pid: int | None = None
+        self.in_service = False
+        """Set by who gave it all that it needs; a new link begins without."""
         self.counters: dict[str, link.PeerCounters] = {}
         self.drops: dict[str, int] = {}
 
     @property
     def ready(self) -> bool:
-        """Whether a data plane answered on the link that we have."""
-        return self.pid is not None
+        """Whether a data plane answered on the link that we have, and took its routes."""
+        return self.pid is not None and self.in_service
 
     def attach(self, end: socket.socket) -> None:
         """Use a new link; whatever waited on the old one fails."""
@@ -208,7 +210,8 @@ class DataPlane:
                 self._on_heard(message.index)
 
     def _detach(self, why: str) -> None:
-        end, self._link, self.pid = self._link, None, None
+        end, self._link = self._link, None
+        self.pid, self.in_service = None, False
         self._unsent.clear()
         if end is not None:
             loop = asyncio.get_running_loop()

@@ -61,6 +61,7 @@ class Peer:
             int
         ] = []  # sessions of a control plane before us, until ours replaces them
         self.channel: Channel | None = None
+        self.routed = False  # packets to it belong into the tunnel
         self.greeting = False  # our own dial is between its hello and its end
         self.error: str | None = None
         self.lock = asyncio.Lock()
@@ -131,13 +132,18 @@ class Peers:
             if not peer.wanted:
                 raise HandshakeError("disconnected", "told to disconnect")
             self._refuse_loop(session)
+            peer.routed = True  # said first: `_resume` may set all routes while we wait
             try:
                 # Routes before packets: the first record may be answered at once.
                 await self._kernel.add_routes(peer.config.prefixes)
+                await self._dataplane.activate(session.index)
             except GatewayError as error:
+                peer.routed = bool(peer.indices)
                 log.error("peer %s: %s", peer.name, error)
                 raise HandshakeError("not-ready", "cannot set its routes") from None
-            await self._dataplane.activate(session.index)
+            except BaseException:
+                peer.routed = bool(peer.indices)
+                raise
             old, replaced = peer.indices, peer.channel
             peer.channel = channel
             peer.session, peer.orphans, peer.error = session, [], None
@@ -244,6 +250,7 @@ class Peers:
         for peer in lost:
             log.warning("peer %s: session lost with the data plane; new keys", peer.name)
             peer.session = None
+            peer.routed = peer.lock.locked()  # unless another is being established just now
         for peer in self.all.values():
             peer.orphans = [index for index in peer.orphans if index in live]
         unknown = []
@@ -253,6 +260,7 @@ class Peers:
                 continue
             if owner is not None and owner.wanted:
                 owner.orphans.append(index)
+                owner.routed = True
             else:
                 unknown.append(index)
         return self._resume(lost, unknown)
@@ -264,7 +272,7 @@ class Peers:
         for index in unknown:
             await self._dataplane.retire(index)
         await self._kernel.set_routes(
-            prefix for peer in self.all.values() if peer.indices for prefix in peer.config.prefixes
+            prefix for peer in self.all.values() if peer.routed for prefix in peer.config.prefixes
         )
         reason = "the data plane was restarted"
         await asyncio.gather(*(self._goodbye(peer, reason) for peer in lost))
@@ -284,7 +292,7 @@ class Peers:
         """Destroy the peer's session, and route nothing to it."""
         async with peer.lock:
             ended = peer.indices
-            peer.session, peer.orphans = None, []
+            peer.session, peer.orphans, peer.routed = None, [], False
             self._heard.difference_update(ended)
             for index in ended:
                 await self._dataplane.retire(index)

@@ -45,7 +45,6 @@ class ControlPlane:
         self._credentials = credentials
         self._leash = leash
         self._started = time.monotonic()
-        self._committed = False
         self._stopping = asyncio.Event()
         self._clean = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -123,7 +122,6 @@ class ControlPlane:
         except OSError:
             order, end = "gone", None
         if end is not None:
-            self._committed = False
             if self._resuming is not None:
                 self._resuming.cancel()
             self._dataplane.attach(end)
@@ -142,7 +140,7 @@ class ControlPlane:
         except (DataPlaneError, GatewayError) as error:
             log.error("not ready: %s", error)
             return
-        self._committed = True
+        self._dataplane.in_service = True
         log.info("data plane ready, pid %d", pid)
 
     def _link_broken(self) -> None:
@@ -158,7 +156,7 @@ class ControlPlane:
             case admin.Status():
                 return await self._status()
             case admin.Health():
-                return {"ready": self._ready}
+                return {"ready": self._dataplane.ready}
             case admin.Connect(name):
                 await self._peers.connect(self._peer(name))
             case admin.Disconnect(name):
@@ -172,21 +170,17 @@ class ControlPlane:
             raise GatewayError(f"no peer {name!r}; known: {known}")
         return peer
 
-    @property
-    def _ready(self) -> bool:
-        return self._dataplane.ready and self._committed
-
     async def _status(self) -> dict[str, Any]:
         peers = await self._peers.status()
         tun = self._config.tun
         return {
             "name": self._config.name,
             "version": __version__,
-            "ready": self._ready,
+            "ready": self._dataplane.ready,
             "uptime": round(time.monotonic() - self._started, 1),
             "planes": {
                 "control": {"pid": os.getpid(), "ready": True},
-                "data": {"pid": self._dataplane.pid, "ready": self._ready},
+                "data": {"pid": self._dataplane.pid, "ready": self._dataplane.ready},
             },
             "listen": str(self._config.listen),
             "tun": {

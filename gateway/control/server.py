@@ -171,6 +171,8 @@ class Server:
         if peer is None:
             raise Refused("name", f"{hello.name} is no peer of {self._config.name}")
         certificate = authenticate(peer.name, peer.trust, channel.tls, datetime.now(UTC))
+        if not self._dataplane.ready:
+            raise Refused("not-ready", f"{self._config.name} is starting its data plane")
         if not peer.wanted:
             raise Refused("disconnected", f"{self._config.name} was told to disconnect")
         if peer.greeting and self._identity.sha256 < certificate:

@@ -258,6 +258,21 @@ def test_a_kernel_that_refuses_routes_costs_nobody_a_session(tmp_path: Path) -> 
     play(story, tmp_path)
 
 
+def test_routes_set_anew_in_the_middle_of_a_handshake(tmp_path: Path) -> None:
+    """A new data plane's routes are computed while a session is being established."""
+
+    async def story(a: Side, b: Side) -> None:
+        async def activate(index: int) -> None:
+            await a.peers.take_over(link.Ready(pid=7, sessions=[]))
+            a.dataplane.events.append(("activate", index))
+
+        a.dataplane.activate = activate  # type: ignore[method-assign]
+        await meet(b, a)
+        assert a.kernel.routes == {"10.0.4.2/32"}
+
+    play(story, tmp_path)
+
+
 def test_no_session_whose_endpoint_is_behind_the_tunnel(tmp_path: Path) -> None:
     async def story(a: Side, b: Side) -> None:
         prefix = ipaddress.ip_network("127.0.0.0/8")
@@ -373,7 +388,7 @@ def test_a_control_plane_does_not_believe_its_data_plane(tmp_path: Path) -> None
         theirs.send(link.encode(link.Ready(pid=8, sessions=[])))  # one a link
         await until(lambda: bool(broken))
         assert len(seen) == 1
-        assert not plane.ready
+        assert plane.pid is None
         theirs.close()
 
     asyncio.run(story())
