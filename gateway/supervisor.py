@@ -234,7 +234,7 @@ class Supervisor:
     def _stop(self, *, clean: bool) -> None:
         """Order control to stop, then end the leashes, then kill: at most 5 s in all.
 
-        `clean`: control alone removes routes, so one that died before it could is started once more.
+        `clean`: control alone removes routes; one that died before it could is started once more.
         """
         control = self._planes[0]
         deadline = time.monotonic() + STOP_WITHIN
