@@ -149,7 +149,7 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Topology:
         raise TopologyError(
             str(path), "", f"not UTF-8 at byte {error.start}; save it as UTF-8"
         ) from None
-    return parse(text, os.environ if environment is None else environment, file=path.name)
+    return parse(text, os.environ if environment is None else environment, file=str(path))
 
 
 def parse(text: str, environment: Mapping[str, str], file: str = "compose.yaml") -> Topology:
