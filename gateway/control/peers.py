@@ -29,7 +29,7 @@ from gateway.protocol import messages
 from gateway.protocol.messages import Disconnect, MalformedError, Ping, Pong
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterable
 
     from gateway import link
     from gateway.config import Config
@@ -97,6 +97,7 @@ class Peers:
         self._kernel = kernel
         self._heard: set[int] = set()  # sessions of which a record has opened
         self._under_way: set[int] = set()  # indices of handshakes
+        self._farewells: set[asyncio.Task[None]] = set()
         self.all = {name: Peer(peer, trusts[name]) for name, peer in config.peers.items()}
 
     def get(self, name: str) -> Peer | None:
@@ -229,14 +230,14 @@ class Peers:
         """By command: end the session on both sides, and want none until `connect`."""
         peer.wanted = False
         await self.end_session(peer)
-        await self._goodbye(peer, "by command")
+        await self._goodbye([peer], "by command")
         log.info("peer %s: disconnected by command", peer.name)
 
     async def goodbye_all(self, reason: str) -> None:
         """A clean stop: every peer hears it. The data plane's end destroys the sessions."""
         for peer in self.all.values():
             peer.wanted = False
-        await asyncio.gather(*(self._goodbye(peer, reason) for peer in self.all.values()))
+        await self._goodbye(self.all.values(), reason)
 
     def take_over(self, ready: link.Ready) -> Coroutine[Any, Any, None]:
         """A data plane answered on a new link: bring both to one view.
@@ -263,9 +264,10 @@ class Peers:
                 owner.routed = True
             else:
                 unknown.append(index)
-        return self._resume(lost, unknown)
+        self._goodbye(lost, "the data plane was restarted")
+        return self._resume(unknown)
 
-    async def _resume(self, lost: list[Peer], unknown: list[int]) -> None:
+    async def _resume(self, unknown: list[int]) -> None:
         await self._dataplane.set_routes(
             (prefix, peer.name) for peer in self.all.values() for prefix in peer.prefixes
         )
@@ -274,19 +276,22 @@ class Peers:
         await self._kernel.set_routes(
             prefix for peer in self.all.values() if peer.routed for prefix in peer.config.prefixes
         )
-        reason = "the data plane was restarted"
-        await asyncio.gather(*(self._goodbye(peer, reason) for peer in lost))
 
-    async def _goodbye(self, peer: Peer, reason: str) -> None:
-        """Close the peer's connection with a word; one that does not read is not waited for."""
-        channel, peer.channel = peer.channel, None
-        peer.changed.set()
-        if channel is None:
-            return
-        with contextlib.suppress(OSError, ssl.SSLError):  # TimeoutError is an OSError
-            async with asyncio.timeout(LINGER):
-                await channel.send(Disconnect(reason=reason))
-        await channel.close()
+    def _goodbye(self, peers: Iterable[Peer], reason: str) -> asyncio.Task[None]:
+        """Part with these peers' connections now, and close them with a word.
+
+        Now: a connection that comes while we wait is another, and stays.
+        """
+        parting = []
+        for peer in peers:
+            if peer.channel is not None:
+                parting.append(peer.channel)
+            peer.channel = None
+            peer.changed.set()
+        task = asyncio.create_task(_farewell(parting, reason))
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+        return task
 
     async def end_session(self, peer: Peer) -> None:
         """Destroy the peer's session, and route nothing to it."""
@@ -346,3 +351,15 @@ async def _ping(channel: Channel) -> None:
             await channel.send(Ping(token=secrets.randbits(32)))
     except (OSError, ssl.SSLError):
         pass  # the reader sees the same end, and says so
+
+
+async def _farewell(channels: list[Channel], reason: str) -> None:
+    """Say goodbye and close, side by side; a peer that does not read is not waited for."""
+
+    async def one(channel: Channel) -> None:
+        with contextlib.suppress(OSError, ssl.SSLError):  # TimeoutError is an OSError
+            async with asyncio.timeout(LINGER):
+                await channel.send(Disconnect(reason=reason))
+        await channel.close()
+
+    await asyncio.gather(*(one(channel) for channel in channels))
