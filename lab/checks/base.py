@@ -8,12 +8,14 @@ none: a proof that cannot fail proves nothing.
 
 from __future__ import annotations
 
+import itertools
 import re
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from lab.engines.base import GATEWAY_PORT
@@ -68,23 +70,35 @@ class Result:
         return tuple(found)
 
 
+_PLACE: ContextVar[tuple[int, ...]] = ContextVar("place", default=())
+"""Of the work under way, in the order of the check's text: `side_by_side` sets it."""
+_STEP: Final = itertools.count()
+
+
 class Findings:
-    """What a check collects; several threads may."""
+    """What a check collects; several threads may. Read in the order in which one would note it."""
 
     def __init__(self) -> None:
-        self.details: list[Detail] = []
-        self.controls: list[Detail] = []
-        self._lock = threading.Lock()
+        self._details: list[tuple[tuple[int, ...], Detail]] = []
+        self._controls: list[tuple[tuple[int, ...], Detail]] = []
 
     def expect(self, ok: bool, text: str, **figures: Any) -> None:
         """Note something that must be so."""
-        with self._lock:
-            self.details.append(Detail(ok, text, figures))
+        self._details.append(((*_PLACE.get(), next(_STEP)), Detail(ok, text, figures)))
 
     def control(self, ok: bool, text: str, **figures: Any) -> None:
         """Note something that shows that this check would see a fault."""
-        with self._lock:
-            self.controls.append(Detail(ok, text, figures))
+        self._controls.append(((*_PLACE.get(), next(_STEP)), Detail(ok, text, figures)))
+
+    @property
+    def details(self) -> list[Detail]:
+        """What must be so."""
+        return [detail for _, detail in sorted(self._details, key=itemgetter(0))]
+
+    @property
+    def controls(self) -> list[Detail]:
+        """What shows that a fault would be seen."""
+        return [detail for _, detail in sorted(self._controls, key=itemgetter(0))]
 
 
 class Check(Protocol):
@@ -160,8 +174,16 @@ def directions(engine: Engine, *versions: int) -> list[Direction]:
 def side_by_side(work: Callable[..., T], *columns: Sequence[Any]) -> list[T]:
     """Do the same for each item (or row of items) at once and return what came of each."""
     rows = list(zip(*columns, strict=True))
+    here = (*_PLACE.get(), next(_STEP))
+
+    def at(place: int, row: tuple[Any, ...]) -> T:
+        _PLACE.set((*here, place))
+        return work(*row)
+
     with ThreadPoolExecutor(max_workers=max(1, len(rows))) as pool:
-        futures = [pool.submit(work, *row) for row in rows]
+        futures = [
+            pool.submit(copy_context().run, at, place, row) for place, row in enumerate(rows)
+        ]
     return [future.result() for future in futures]
 
 
