@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ def up(options: Options) -> int:
         _print_json(_describe(engine, tunnel))
     else:
         print(picture.draw(engine.topology, _tunnel_text(tunnel)))
-        print(f"try: lab exec {engine.topology.hosts[0].name} -- ping {_far_address(engine)}")
+        print(f"try: {_me()} exec {engine.topology.hosts[0].name} -- ping {_far_address(engine)}")
     return 0
 
 
@@ -243,6 +244,12 @@ def _describe(engine: Engine, tunnel: Tunnel) -> dict[str, Any]:
 
 def _tunnel_text(tunnel: Tunnel) -> str:
     return f"established, {tunnel.suite}" if tunnel.established else "; ".join(tunnel.missing)
+
+
+def _me() -> str:
+    """How to type `lab` here: as it was called where it is not on the PATH."""
+    called = sys.argv[0]
+    return called if called.endswith("/lab") and shutil.which("lab") is None else "lab"
 
 
 def _far_address(engine: Engine) -> str:

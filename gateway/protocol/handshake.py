@@ -95,8 +95,16 @@ class _Machine:
 
     _TABLE: ClassVar[dict[tuple[State, type], str]]
 
-    def __init__(self) -> None:
+    def __init__(
+        self, own: Party, peer: str, peer_certificate: bytes, suites: Sequence[str]
+    ) -> None:
+        """`peer` is the name that was authenticated; `suites` are in order of preference."""
         self.state = State.START
+        self._own = own
+        self._peer = peer
+        self._peer_certificate = peer_certificate
+        self._suites = tuple(suites)
+        self._keys: keys.SessionKeys | None = None
 
     @property
     def done(self) -> bool:
@@ -147,15 +155,10 @@ class Initiator(_Machine):
     def __init__(
         self, own: Party, peer: str, peer_certificate: bytes, suites: Sequence[str]
     ) -> None:
-        """`suites` in order of preference; `peer` is the name that was authenticated."""
-        super().__init__()
-        self._own = own
-        self._peer = peer
-        self._peer_certificate = peer_certificate
-        self._suites = tuple(suites)
+        """The shares of the key exchange are made here, and used once."""
+        super().__init__(own, peer, peer_certificate, suites)
         self._offer = keys.Offer()
         self._hello = b""
-        self._keys: keys.SessionKeys | None = None
 
     def start(self) -> Sequence[Event]:
         """Say hello. Once."""
@@ -225,13 +228,8 @@ class Responder(_Machine):
     def __init__(
         self, own: Party, peer: str, peer_certificate: bytes, suites: Sequence[str]
     ) -> None:
-        """`suites` in order of preference: ours decides among those that the peer offers."""
-        super().__init__()
-        self._own = own
-        self._peer = peer
-        self._peer_certificate = peer_certificate
-        self._suites = tuple(suites)
-        self._keys: keys.SessionKeys | None = None
+        """Our order of suites decides among those that the peer offers."""
+        super().__init__(own, peer, peer_certificate, suites)
         self._install: Install | None = None
 
     def installed(self) -> Sequence[Event]:
