@@ -66,18 +66,11 @@ class Plane:
         self.starts += 1
         ours, theirs = link.pair()
         ours.setblocking(False)  # a plane that hangs must not hang us
+        arguments = [*self.arguments, *_flags(leash_fd=theirs.fileno())]
         descriptors = (*self.descriptors, theirs.fileno())
         self.process = subprocess.Popen(
             # -P: a folder that somebody else can write must not become a source of modules.
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                f"gateway.{self.name}",
-                *self.arguments,
-                "--leash-fd",
-                str(theirs.fileno()),
-            ],
+            [sys.executable, "-P", "-m", f"gateway.{self.name}", *arguments],
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             env=_environment(),
@@ -129,38 +122,28 @@ class Supervisor:
         udp, admin = self._udp.fileno(), self._admin.fileno()
         data = Plane(
             "dataplane",
-            [
-                "--tun-fd",
-                str(self._tun),
-                "--udp-fd",
-                str(udp),
-                "--uid",
-                str(DATA_UID),
-                "--gid",
-                str(DATA_UID),
-                "--datagram-size",
-                str(self._config.dataplane.datagram_size),
-                "--name",
-                self._config.name,
-            ],
+            _flags(
+                tun_fd=self._tun,
+                udp_fd=udp,
+                uid=DATA_UID,
+                gid=DATA_UID,
+                datagram_size=self._config.dataplane.datagram_size,
+                name=self._config.name,
+            ),
             (self._tun, udp),
         )
         control = Plane(
             "control",
-            [
-                "--config",
-                str(self._config.path.absolute()),
-                "--admin-fd",
-                str(admin),
-                "--uid",
-                str(CONTROL_UID),
-                "--gid",
-                str(CONTROL_UID),
-            ],
+            _flags(
+                config=self._config.path.absolute(),
+                admin_fd=admin,
+                uid=CONTROL_UID,
+                gid=CONTROL_UID,
+            ),
             (admin,),
         )
         if self._tcp is not None:
-            control.arguments += ["--listen-fd", str(self._tcp.fileno())]
+            control.arguments += _flags(listen_fd=self._tcp.fileno())
             control.descriptors += (self._tcp.fileno(),)
         return control, data
 
@@ -414,6 +397,15 @@ def _remove_if_dead(path: str) -> None:
             os.unlink(path)  # noqa: PTH108 - paired with lstat above
             return
     raise GatewayError(f"{path}: a gateway runs already; stop it, or give another with --socket")
+
+
+def _flags(**values: object) -> list[str]:
+    """`tun_fd=3` -> `--tun-fd 3`."""
+    return [
+        word
+        for name, value in values.items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
 
 
 def _environment() -> dict[str, str]:
