@@ -194,5 +194,13 @@ class Channel:
 
 
 def host_of(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
-    """The numeric host of a socket address; IPv4-mapped ones as IPv4."""
-    return address[0].removeprefix("::ffff:") if "." in address[0] else address[0]
+    """The numeric host of a socket address: IPv4-mapped as IPv4, link-local with its link.
+
+    The link by its number: the data plane must not open the socket that a look-up needs.
+    """
+    host = address[0]
+    if "." in host:
+        return host.removeprefix("::ffff:")
+    if len(address) == 4 and address[3] and "%" not in host:
+        return f"{host}%{address[3]}"
+    return host

@@ -189,8 +189,10 @@ class Server:
 
 def _source(host: str) -> str:
     """What one stranger holds: an IPv4 address, a /64 of IPv6."""
-    address = ipaddress.ip_address(host)
-    return host if address.version == 4 else str(ipaddress.ip_network((host, 64), strict=False))
+    plain = host.partition("%")[0]  # a link-local caller comes with the name of its link
+    if ipaddress.ip_address(plain).version == 4:
+        return plain
+    return str(ipaddress.ip_network((plain, 64), strict=False))
 
 
 class _Allowance:

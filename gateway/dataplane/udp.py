@@ -109,7 +109,8 @@ class FakeUdp:
 def resolve(host: str, port: int, family: int) -> Address:
     """Return the address that a socket of this family uses for a numeric endpoint.
 
-    Raises ValueError when the host is not numeric or the socket cannot reach its family.
+    Raises ValueError when the host is not numeric (a link-local's link included) or the socket
+    cannot reach its family.
     """
     ip = ipaddress.ip_address(host)
     if family == socket.AF_INET:
@@ -117,7 +118,7 @@ def resolve(host: str, port: int, family: int) -> Address:
             raise ValueError(f"{host} is IPv6, and the socket is bound to an IPv4 address")
         return str(ip), port
     packed = ip.packed if ip.version == 6 else ipaddress.ip_address(f"::ffff:{host}").packed
-    scope = socket.if_nametoindex(ip.scope_id) if ip.version == 6 and ip.scope_id else 0
+    scope = int(ip.scope_id) if ip.version == 6 and ip.scope_id else 0
     return socket.inet_ntop(socket.AF_INET6, packed), port, 0, scope
 
 

@@ -23,6 +23,7 @@ from gateway.control.connector import Connector
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.peers import Peers
 from gateway.control.server import HALF_OPEN_EACH, Server
+from gateway.control.server import _source as source_of
 from gateway.control.sessions import HandshakeError
 from gateway.credentials import Credentials
 from gateway.errors import GatewayError
@@ -362,6 +363,12 @@ def test_half_open_connections_are_bounded_for_each_source(tmp_path: Path) -> No
         await meet(b, a)
 
     play(story, tmp_path)
+
+
+def test_what_counts_as_one_source() -> None:
+    assert source_of("192.0.2.7") == "192.0.2.7"
+    assert source_of("2001:db8::1") == source_of("2001:db8::ffff") == "2001:db8::/64"
+    assert source_of("fe80::1%wan0") == "fe80::/64"
 
 
 def test_a_control_plane_does_not_believe_its_data_plane(tmp_path: Path) -> None:

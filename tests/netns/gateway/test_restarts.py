@@ -240,6 +240,20 @@ def test_routes_that_the_kernel_dropped_come_back_with_a_session(pair: Pair) -> 
     assert pair.ping() == 3
 
 
+def test_over_link_local_addresses(pair: Pair) -> None:
+    """Two gateways on one cable, without any address of their own: the scope comes along."""
+    for side in (pair.a, pair.b):
+        side.config = side.config.replace("0.0.0.0", "::")
+    address = run("ip", "-n", pair.a.namespace, "-6", "-br", "addr", "show", "dev", "wan0")
+    local = next(w for w in address.stdout.split() if w.startswith("fe80:")).partition("/")[0]
+    pair.b.config = pair.b.config.replace('"192.0.2.1"', f'"[{local}%wan0]:55555"')
+    pair.a.start()
+    pair.b.start()
+    pair.wait_established()
+    assert pair.a.peer()["endpoint"].startswith("[fe80:")
+    assert pair.ping() == 3
+
+
 def test_one_address_of_several(pair: Pair) -> None:
     """Bound to a second address, control and data leave from that one."""
     run("ip", "-n", pair.b.namespace, "addr", "add", "192.0.2.22/24", "dev", "wan0")

@@ -77,7 +77,7 @@ def test_endpoints_become_addresses_of_the_socket() -> None:
     assert resolve("192.0.2.1", 5, socket.AF_INET) == ("192.0.2.1", 5)
     assert resolve("2001:DB8:0::1", 5, socket.AF_INET6) == ("2001:db8::1", 5, 0, 0)
     assert resolve("192.0.2.1", 5, socket.AF_INET6) == ("::ffff:192.0.2.1", 5, 0, 0)
-    assert resolve("fe80::1%lo", 5, socket.AF_INET6) == ("fe80::1", 5, 0, 1)
+    assert resolve("fe80::1%3", 5, socket.AF_INET6) == ("fe80::1", 5, 0, 3)
     with pytest.raises(ValueError, match="IPv6"):
         resolve("2001:db8::1", 5, socket.AF_INET)
     with pytest.raises(ValueError, match="gw-b"):
