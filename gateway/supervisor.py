@@ -99,7 +99,6 @@ class Supervisor:
             )
         _check_files(config)
         self._config = config
-        self._admin_path = admin_path
         with contextlib.ExitStack() as undo:
             undo.enter_context(_claim_namespace())
             listen = config.listen

@@ -57,9 +57,8 @@ class Peer:
         self.trust = trust
         self.wanted = True
         self.session: Session | None = None
-        self.orphans: list[
-            int
-        ] = []  # sessions of a control plane before us, until ours replaces them
+        # Sessions of a control plane before us, until one of ours replaces them.
+        self.orphans: list[int] = []
         self.channel: Channel | None = None
         self.routed = False  # packets to it belong into the tunnel
         self.greeting = False  # our own dial is between its hello and its end
@@ -118,11 +117,16 @@ class Peers:
     def forget_index(self, index: int) -> None:
         """The handshake of this index ended; its session, if any, is its peer's now."""
         self._under_way.discard(index)
+        if not self._is_somebodys(index):
+            self._heard.discard(index)
 
     def heard(self, index: int) -> None:
         """A session's first record opened: the peer's datagrams get through."""
-        if index in self._under_way or any(index in p.indices for p in self.all.values()):
+        if index in self._under_way or self._is_somebodys(index):
             self._heard.add(index)
+
+    def _is_somebodys(self, index: int) -> bool:
+        return any(index in peer.indices for peer in self.all.values())
 
     async def establish(self, peer: Peer, channel: Channel, session: Session) -> None:
         """A handshake is proved: data goes over the new session; the peer's old ones end.

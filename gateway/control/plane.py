@@ -64,7 +64,10 @@ class ControlPlane:
 
     async def run(self, listening: socket.socket | None, admin_socket: socket.socket) -> int:
         """Work until the supervisor says stop (0) or is gone (0, at once). Raises GatewayError."""
-        await self._kernel.start(self._config.tun, [*self._all_prefixes()])
+        peers = self._config.peers.values()
+        await self._kernel.start(
+            self._config.tun, [prefix for peer in peers for prefix in peer.prefixes]
+        )
         self._leash.setblocking(False)
         asyncio.get_running_loop().add_reader(self._leash, self._order)
         self._background(admin.serve(admin_socket, self._answer))
@@ -192,9 +195,6 @@ class ControlPlane:
             "drops": dict(self._dataplane.drops),
             "handshakes": dict(self._server.outcomes),
         }
-
-    def _all_prefixes(self) -> list[Any]:
-        return [p for peer in self._config.peers.values() for p in peer.prefixes]
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run beside the rest; its failure is ours."""

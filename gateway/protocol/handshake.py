@@ -45,7 +45,7 @@ class Party:
     """One side of a handshake, as its own gateway knows it."""
 
     name: str
-    certificate: bytes  # SHA-256 of the DER, or 32 zero bytes
+    certificate: bytes  # SHA-256 of the DER
     index: int  # names the session in the datagrams that come to this side
     port: int  # UDP, where this side receives
 

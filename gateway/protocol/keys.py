@@ -25,11 +25,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
+from gateway.protocol.suites import KEY_SIZE
+
 LABEL: Final = b"twosite/1 "
 HANDSHAKE: Final = b"twosite/1 handshake"
 HASH_LENGTH: Final = 32  # SHA-256
-DATA_KEY_LENGTH: Final = 32  # AES-256 and ChaCha20
-NO_CERTIFICATE: Final = bytes(HASH_LENGTH)
 
 
 class KeyExchangeError(Exception):
@@ -111,8 +111,8 @@ def derive(transcript_hash: bytes, secret: bytes, suite: str) -> SessionKeys:
         return HKDFExpand(SHA256(), length, info).derive(prk)
 
     return SessionKeys(
-        i2r_data=key(b"i2r data", DATA_KEY_LENGTH),
-        r2i_data=key(b"r2i data", DATA_KEY_LENGTH),
+        i2r_data=key(b"i2r data", KEY_SIZE),
+        r2i_data=key(b"r2i data", KEY_SIZE),
         i2r_mac=_mac(key(b"i2r confirm", HASH_LENGTH), transcript_hash),
         r2i_mac=_mac(key(b"r2i confirm", HASH_LENGTH), transcript_hash),
     )

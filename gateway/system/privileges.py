@@ -18,8 +18,6 @@ from typing import Final
 from gateway.errors import GatewayError
 
 # linux/capability.h
-CAP_SETGID: Final = 6
-CAP_SETUID: Final = 7
 CAP_NET_ADMIN: Final = 12
 _CAPABILITY_VERSION_3: Final = 0x20080522
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import warnings
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +14,20 @@ from cryptography.hazmat.primitives import serialization
 from gateway import pki
 from gateway.identity import ALPN
 from tests.netns.gateway.two_gateways import PORT, socket_in, wait_until
+from tests.unit.gateway.impostor import (
+    TLSConnection,
+    TLSError,
+    TLSRemoteAlert,
+    X509CertChain,
+    parsePEMKey,
+    settings,
+)
 from tests.unit.gateway.meetings import Forge, Owner
-from tests.unit.gateway.test_identity_tls import settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.netns.gateway.two_gateways import Gateway, Pair, Sniffer
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # tlslite-ng 0.8.2 imports asyncore
-    from tlslite.api import TLSConnection, TLSRemoteAlert, X509CertChain, parsePEMKey
-    from tlslite.errors import TLSError
 
 pytestmark = pytest.mark.netns
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +17,13 @@ from gateway.identity import (
     client_context,
     explain,
     server_context,
+)
+from tests.unit.gateway.impostor import (
+    TLSConnection,
+    TLSRemoteAlert,
+    X509CertChain,
+    parsePEMKey,
+    settings,
 )
 from tests.unit.gateway.meetings import (
     Forge,
@@ -32,16 +38,6 @@ from tests.unit.gateway.meetings import (
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # tlslite-ng 0.8.2 imports asyncore
-    from tlslite.api import (
-        HandshakeSettings,
-        TLSConnection,
-        TLSRemoteAlert,
-        X509CertChain,
-        parsePEMKey,
-    )
 
 # --- TLS itself ----------------------------------------------------------------------------------
 
@@ -148,13 +144,6 @@ def impostor(site: Site, forge: Forge) -> tuple[X509CertChain, Any]:
     chain = X509CertChain()
     chain.parsePemList(site.gw_b.certificate.read_text())
     return chain, parsePEMKey(forge.make().files.key.read_text(), private=True)
-
-
-def settings() -> HandshakeSettings:
-    only = HandshakeSettings()
-    only.minVersion = only.maxVersion = (3, 4)
-    only.certificate_compression_send = []  # 0.8.2 compresses where nobody offered to
-    return only
 
 
 def against(
