@@ -18,7 +18,12 @@ import msgspec
 from gateway.errors import ConfigError, GatewayError
 from gateway.identity import Fingerprint, check_name
 from gateway.protocol.suites import SUITES
-from gateway.protocol.wire import DATAGRAM_SIZE
+from gateway.protocol.wire import (
+    DATAGRAM_SIZE,
+    MAX_DATAGRAM_SIZE,
+    MAX_FRAGMENTS,
+    MIN_DATAGRAM_SIZE,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,9 +85,13 @@ class Tun(msgspec.Struct, frozen=True):
 
 
 class DataPlane(msgspec.Struct, frozen=True):
-    """How datagrams are made."""
+    """How records become datagrams, and which offloads of the kernel may be used."""
 
     datagram_size: int
+    max_span: int
+    tun_offload: bool
+    udp_gso: bool
+    udp_gro: bool
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -132,6 +141,10 @@ class _Tun(msgspec.Struct, forbid_unknown_fields=True):
 
 class _DataPlane(msgspec.Struct, forbid_unknown_fields=True):
     datagram_size: int = DATAGRAM_SIZE
+    max_span: int = MAX_FRAGMENTS
+    tun_offload: bool = True
+    udp_gso: bool = True
+    udp_gro: bool = True
 
 
 class _Peer(msgspec.Struct, forbid_unknown_fields=True):
@@ -239,11 +252,20 @@ class _Reader:
         return Tun(tun.name, addresses, tun.mtu, tun.persist)
 
     def _dataplane(self, table: dict[str, Any]) -> DataPlane:
-        size = self._convert(table, _DataPlane, "dataplane").datagram_size
-        # 1,232: what every IPv6 path carries (RFC 8200, section 5: 1,280 less 48 of headers).
-        if not 1232 <= size <= 65_507:
-            raise self._error("dataplane.datagram_size", f"{size} is out of bounds (1232 to 65507)")
-        return DataPlane(size)
+        given = self._convert(table, _DataPlane, "dataplane")
+        bounds = {
+            "datagram_size": (MIN_DATAGRAM_SIZE, MAX_DATAGRAM_SIZE),
+            "max_span": (1, MAX_FRAGMENTS),
+        }
+        for key, (least, most) in bounds.items():
+            value = getattr(given, key)
+            if not least <= value <= most:
+                raise self._error(
+                    f"dataplane.{key}", f"{value} is out of bounds ({least} to {most})"
+                )
+        return DataPlane(
+            given.datagram_size, given.max_span, given.tun_offload, given.udp_gso, given.udp_gro
+        )
 
     def _peer(self, name: str, table: dict[str, Any]) -> Peer:
         key = f"peers.{name}"

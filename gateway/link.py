@@ -17,6 +17,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from gateway.protocol.wire import DATAGRAM_SIZE, MAX_DATAGRAM_SIZE, MAX_FRAGMENTS, MIN_DATAGRAM_SIZE
+
 MAX_MESSAGE: Final = 65536  # bytes; far below the default SO_SNDBUF of 212,992
 ROUTES_A_BATCH: Final = 500  # an IPv6 prefix and a name of 63 take at most 120 bytes
 PEERS_A_REPORT: Final = 50  # with every drop reason in use, a peer takes 1.2 kB
@@ -26,6 +28,8 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Span = Annotated[int, msgspec.Meta(ge=1, le=MAX_FRAGMENTS)]
+DatagramSize = Annotated[int, msgspec.Meta(ge=MIN_DATAGRAM_SIZE, le=MAX_DATAGRAM_SIZE)]
 Endpoint = tuple[str, Port]
 """A numeric IPv4 or IPv6 address (never IPv4-mapped, never a name) and a UDP port."""
 
@@ -87,6 +91,17 @@ class CommitRoutes(Message, frozen=True):
     seq: Count
 
 
+class Shape(Message, frozen=True):
+    """How records to this peer may be: at most `span` datagrams of at most `datagram_size` bytes.
+
+    Not answered: it tunes, and the next one replaces it.
+    """
+
+    peer: Name
+    span: Span
+    datagram_size: DatagramSize
+
+
 class Report(Message, frozen=True):
     """Send the counters now, not at the next full second."""
 
@@ -97,7 +112,7 @@ class Stop(Message, frozen=True):
     """Send the last counters and exit."""
 
 
-Down = Install | Activate | Retire | Routes | CommitRoutes | Report | Stop
+Down = Install | Activate | Retire | Routes | CommitRoutes | Shape | Report | Stop
 
 
 # Up: data plane -> control.
@@ -125,14 +140,31 @@ class Ack(Message, frozen=True):
 
 
 class PeerCounters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One peer's totals since the data plane started; packets and bytes as inside the tunnel."""
+    """One peer's totals since the data plane started; packets and bytes as inside the tunnel.
+
+    A *large* record has a datagram of more than `MIN_DATAGRAM_SIZE` bytes.
+    """
 
     rx_packets: Count = 0
     rx_bytes: Count = 0
     rx_records: Count = 0
+    """That opened."""
+    rx_datagrams: Count = 0
+    """Of records that opened."""
+    rx_large: Count = 0
+    rx_lost: Count = 0
+    """Records that the path lost: counters passed over. A late one takes itself off again, and
+    what our own full socket buffer lost is not in here."""
     tx_packets: Count = 0
     tx_bytes: Count = 0
     tx_records: Count = 0
+    """That left whole."""
+    tx_datagrams: Count = 0
+    tx_large: Count = 0
+    tx_unsent: Count = 0
+    """Records that took a counter and did not leave whole: the peer sees them as lost."""
+    span: Span = MAX_FRAGMENTS
+    datagram_size: DatagramSize = DATAGRAM_SIZE
     drops: dict[str, Count] = {}
     heard: float | None = None
     """CLOCK_BOOTTIME second of the last record that opened, or None."""

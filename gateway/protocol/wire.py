@@ -38,6 +38,8 @@ HEADER_SIZE: Final = HEADER.size  # 16
 MAX_FRAGMENTS: Final = 64  # UDP_MAX_SEGMENTS of Linux before 6.9: one send can carry a whole record
 MAX_RECORD: Final = 65535  # bytes, sealed; an IP packet cannot be longer either
 DATAGRAM_SIZE: Final = 1452  # UDP payload: 1500 (Ethernet) - 40 (IPv6) - 8 (UDP)
+MIN_DATAGRAM_SIZE: Final = 1232  # 1280, IPv6's least MTU (RFC 8200 5) - 40 (IPv6) - 8 (UDP)
+MAX_DATAGRAM_SIZE: Final = 65507  # 65,535 - 20 (IPv4) - 8 (UDP)
 COUNTER_LIMIT: Final = 1 << 36
 """Records that one key may seal: of at most 2^12 AES blocks each, so 2^48 blocks, and telling
 AES-GCM from ideal has a chance of 2^-33 (blocks^2 / 2^129). Rekeying by age comes long before."""
