@@ -4,8 +4,9 @@
     established   a session; data flows                 disconnected  taken down by command
 
 A session outlives its control channel: the data plane needs none to go on. It ends when the peer
-says goodbye, when a command says so, when a new handshake replaces it, or when its data plane dies
-(its keys die with it, and are never installed twice).
+says goodbye, when a command says so, or when its data plane dies (its keys die with it, and are
+never installed twice). One that a new handshake replaced *fades*: nothing is sent on it any more,
+but the peer's records still open on it for `OVERLAP` seconds.
 
 Not here: how a channel comes about (server.py, connector.py).
 """
@@ -46,6 +47,9 @@ PING_EVERY: Final = 3.0  # seconds
 SILENCE: Final = 10.0  # seconds without a frame: the connection is dead; three pings went unheard
 FRAMES: Final = 32  # in FRAMES_WITHIN seconds; an honest peer sends a ping, a pong and a goodbye
 FRAMES_WITHIN: Final = 3.0
+OVERLAP: Final = 10.0
+"""Seconds that a replaced session goes on receiving: an initiator sends on it until our `ready`
+reaches it, and what it sent is on its way."""
 
 
 class Peer:
@@ -59,6 +63,8 @@ class Peer:
         self.session: Session | None = None
         # Sessions of a control plane before us, until one of ours replaces them.
         self.orphans: list[int] = []
+        # What the session replaced last: one generation, so that nobody can pile them up.
+        self.fading: list[int] = []
         self.channel: Channel | None = None
         self.routed = False  # packets to it belong into the tunnel
         self.greeting = False  # our own dial is between its hello and its end
@@ -76,9 +82,14 @@ class Peer:
         return "waiting" if self.config.connect is None else "connecting"
 
     @property
+    def current(self) -> list[int]:
+        """The sessions that a new one would replace."""
+        return [*self.orphans, *([self.session.index] if self.session else [])]
+
+    @property
     def indices(self) -> list[int]:
         """All sessions that the data plane holds for it."""
-        return [*self.orphans, *([self.session.index] if self.session else [])]
+        return [*self.fading, *self.current]
 
     @property
     def prefixes(self) -> list[str]:
@@ -96,7 +107,7 @@ class Peers:
         self._kernel = kernel
         self._heard: set[int] = set()  # sessions of which a record has opened
         self._under_way: set[int] = set()  # indices of handshakes
-        self._farewells: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # which nobody need wait for
         self.all = {name: Peer(peer, trusts[name]) for name, peer in config.peers.items()}
 
     def get(self, name: str) -> Peer | None:
@@ -129,7 +140,7 @@ class Peers:
         return any(index in peer.indices for peer in self.all.values())
 
     async def establish(self, peer: Peer, channel: Channel, session: Session) -> None:
-        """A handshake is proved: data goes over the new session; the peer's old ones end.
+        """A handshake is proved: data goes over the new session; the peer's old ones fade.
 
         Raises HandshakeError or DataPlaneError; then the old ones are untouched.
         """
@@ -143,18 +154,17 @@ class Peers:
                 await self._kernel.add_routes(peer.config.prefixes)
                 await self._dataplane.activate(session.index)
             except GatewayError as error:
-                peer.routed = bool(peer.indices)
+                peer.routed = bool(peer.current)
                 log.error("peer %s: %s", peer.name, error)
                 raise HandshakeError("not-ready", "cannot set its routes") from None
             except BaseException:
-                peer.routed = bool(peer.indices)
+                peer.routed = bool(peer.current)
                 raise
-            old, replaced = peer.indices, peer.channel
+            faded, replaced = peer.fading, peer.channel
+            self._fade(peer)
             peer.channel = channel
             peer.session, peer.orphans, peer.error = session, [], None
-            self._heard.difference_update(old)
-            for index in old:
-                await self._dataplane.retire(index)
+            await self._retire(faded)
             if replaced is not None:
                 replaced.abort()
             peer.changed.set()
@@ -165,6 +175,24 @@ class Peers:
             session.suite,
             session.index,
         )
+
+    def _fade(self, peer: Peer) -> None:
+        """Let what stands now go on receiving for `OVERLAP`."""
+        peer.fading = fading = peer.current
+
+        def over() -> None:
+            if peer.fading is fading:  # else others fade since, and these have ended
+                peer.fading = []
+                self._start(self._retire(fading))
+
+        if fading:
+            asyncio.get_running_loop().call_later(OVERLAP, over)
+
+    async def _retire(self, indices: list[int]) -> None:
+        """Destroy sessions that are nobody's any more."""
+        self._heard.difference_update(indices)
+        for index in indices:
+            await self._dataplane.retire(index)
 
     def _refuse_loop(self, session: Session) -> None:
         """Datagrams to an endpoint behind the tunnel would be routed into it, for ever."""
@@ -258,6 +286,7 @@ class Peers:
             peer.routed = peer.lock.locked()  # unless another is being established just now
         for peer in self.all.values():
             peer.orphans = [index for index in peer.orphans if index in live]
+            peer.fading[:] = [index for index in peer.fading if index in live]
         unknown = []
         for index, name in live.items():
             owner = self.all.get(name)
@@ -275,8 +304,7 @@ class Peers:
         await self._dataplane.set_routes(
             (prefix, peer.name) for peer in self.all.values() for prefix in peer.prefixes
         )
-        for index in unknown:
-            await self._dataplane.retire(index)
+        await self._retire(unknown)
         await self._kernel.set_routes(
             prefix for peer in self.all.values() if peer.routed for prefix in peer.config.prefixes
         )
@@ -292,19 +320,20 @@ class Peers:
                 parting.append(peer.channel)
             peer.channel = None
             peer.changed.set()
-        task = asyncio.create_task(_farewell(parting, reason))
-        self._farewells.add(task)
-        task.add_done_callback(self._farewells.discard)
+        return self._start(_farewell(parting, reason))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     async def end_session(self, peer: Peer) -> None:
-        """Destroy the peer's session, and route nothing to it."""
+        """Destroy the peer's sessions, and route nothing to it."""
         async with peer.lock:
             ended = peer.indices
-            peer.session, peer.orphans, peer.routed = None, [], False
-            self._heard.difference_update(ended)
-            for index in ended:
-                await self._dataplane.retire(index)
+            peer.session, peer.orphans, peer.fading, peer.routed = None, [], [], False
+            await self._retire(ended)
             try:
                 await self._kernel.remove_routes(peer.config.prefixes)
             except GatewayError as error:

@@ -1,0 +1,183 @@
+"""Two control planes in one process, over loopback TLS, with data plane and kernel recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway import config as configuration
+from gateway import pki
+from gateway.control.connector import Connector
+from gateway.control.dataplane import DataPlaneError
+from gateway.control.peers import Peers
+from gateway.control.server import Server
+from gateway.credentials import Credentials
+from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from pathlib import Path
+
+    from gateway import link
+
+
+@dataclass
+class RecordedDataPlane:
+    """Says yes to everything, unless told otherwise, and remembers the order."""
+
+    events: list[tuple[str, Any]] = field(default_factory=list)
+    live: dict[int, dict[str, Any]] = field(default_factory=dict)
+    refuse: str | None = None
+    ready: bool = True
+    on_install: Callable[[], None] = lambda: None
+    counters: dict[str, link.PeerCounters] = field(default_factory=dict)
+    drops: dict[str, int] = field(default_factory=dict)
+
+    async def install(self, **session: Any) -> None:
+        if self.refuse == "install":
+            raise DataPlaneError("refused by the test")
+        assert session["index"] not in self.live
+        self.live[session["index"]] = session
+        self.events.append(("install", session["index"]))
+        self.on_install()
+
+    async def activate(self, index: int) -> None:
+        assert index in self.live
+        self.events.append(("activate", index))
+
+    async def retire(self, index: int) -> None:
+        self.live.pop(index, None)
+        self.events.append(("retire", index))
+
+    async def set_routes(self, entries: Iterable[tuple[str, str]]) -> None:
+        self.events.append(("routes", sorted(entries)))
+
+    async def report(self) -> None:
+        pass
+
+
+@dataclass
+class RecordedKernel:
+    """Routes as they would stand."""
+
+    routes: set[str] = field(default_factory=set)
+    refuse: bool = False
+
+    async def add_routes(self, prefixes: Iterable[Any]) -> None:
+        if self.refuse:
+            raise GatewayError("refused by the test")
+        self.routes |= {str(prefix) for prefix in prefixes}
+
+    async def remove_routes(self, prefixes: Iterable[Any]) -> None:
+        if self.refuse:
+            raise GatewayError("refused by the test")
+        self.routes -= {str(prefix) for prefix in prefixes}
+
+    async def set_routes(self, prefixes: Iterable[Any]) -> None:
+        self.routes = {str(prefix) for prefix in prefixes}
+
+
+class Side:
+    """One control plane without its process."""
+
+    def __init__(self, file: Path, port: int) -> None:
+        self.config = configuration.load(file)
+        self.credentials = Credentials(self.config)
+        self.dataplane, self.kernel = RecordedDataPlane(), RecordedKernel()
+        self.peers = Peers(
+            self.config,
+            self.credentials.trusts,
+            self.dataplane,  # type: ignore[arg-type]
+            self.kernel,  # type: ignore[arg-type]
+        )
+        self.server = Server(
+            self.config,
+            self.credentials.identity,
+            self.credentials.server,
+            self.dataplane,  # type: ignore[arg-type]
+            self.peers,
+        )
+        (self.peer,) = self.peers.all.values()
+        self.port = port
+
+    def use(self, dataplane: RecordedDataPlane) -> None:
+        """Have another data plane, before anything is installed."""
+        self.dataplane = dataplane
+        self.peers._dataplane = self.server._dataplane = dataplane  # type: ignore[assignment]
+
+    def connector(self, to: Side) -> Connector:
+        return Connector(
+            self.peer,
+            configuration.Address("127.0.0.1", to.port),
+            self.credentials.clients[self.peer.name],
+            config=self.config,
+            identity=self.credentials.identity,
+            dataplane=self.dataplane,  # type: ignore[arg-type]
+            peers=self.peers,
+        )
+
+
+@asynccontextmanager
+async def two_sides(folder: Path) -> AsyncIterator[tuple[Side, Side]]:
+    """gw-a and gw-b, each able to dial the other; both servers run."""
+    pki.init(folder / "pki")
+    listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    sides = []
+    for own, other, sock in zip(("gw-a", "gw-b"), ("gw-b", "gw-a"), listening, strict=True):
+        pki.issue(own, folder / "pki")
+        file = folder / "pki" / f"{own}.toml"
+        file.write_text(
+            f'name = "{own}"\n'
+            f'[identity]\ncertificate = "{own}.crt"\nkey = "{own}.key"\nca = "ca.crt"\n'
+            f'[listen]\naddress = "127.0.0.1"\n'
+            f'[tun]\naddresses = ["10.0.4.{1 if own == "gw-a" else 2}/32"]\n'
+            f'[peers.{other}]\nconnect = "127.0.0.1"\n'
+            f'prefixes = ["10.0.4.{2 if own == "gw-a" else 1}/32"]\n'
+        )
+        sides.append(Side(file, sock.getsockname()[1]))
+    tasks = [
+        asyncio.create_task(side.server.run(sock))
+        for side, sock in zip(sides, listening, strict=True)
+    ]
+    try:
+        yield sides[0], sides[1]
+    finally:
+        for side in sides:
+            await side.peers.goodbye_all("the test ends")
+        # Each connection's task ends by itself now; then nothing of them is left.
+        await until(lambda: len(asyncio.all_tasks()) <= 1 + len(tasks))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for sock in listening:
+            sock.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+def play(story: Callable[[Side, Side], Awaitable[None]], folder: Path) -> None:
+    async def run() -> None:
+        async with two_sides(folder) as (a, b):
+            await story(a, b)
+
+    asyncio.run(run())
+
+
+async def meet(dialler: Side, listener: Side) -> None:
+    """One dial, up to a session on both sides."""
+    before = listener.peer.session
+    channel = await dialler.connector(listener)._dial()
+    task = asyncio.create_task(dialler.peers.serve(dialler.peer, channel))
+    background.add(task)
+    task.add_done_callback(background.discard)
+    await until(lambda: listener.peer.session not in (None, before))
+
+
+background: set[asyncio.Task[str]] = set()
