@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+import msgspec
+
 from gateway import link, logs
 from gateway.credentials import Credentials
 from gateway.dataplane.tun import open_tun
@@ -110,10 +112,15 @@ class Supervisor:
             self._admin = undo.enter_context(_open_admin(admin_path))
             undo.callback(lambda: Path(admin_path).unlink(missing_ok=True))
             try:
-                self._tun = open_tun(config.tun.name, persist=config.tun.persist)
+                self._tun, offloads = open_tun(
+                    config.tun.name,
+                    persist=config.tun.persist,
+                    offload=config.dataplane.tun_offload,
+                )
             except GatewayError as error:
                 raise ConfigError(config.path, "tun", str(error)) from None
             undo.callback(lambda: os.close(self._tun))
+            log.info("%s: offload %s", config.tun.name, offloads)
             self._close = undo.pop_all()
         self._planes = self._both_planes()
 
@@ -126,8 +133,8 @@ class Supervisor:
                 udp_fd=udp,
                 uid=DATA_UID,
                 gid=DATA_UID,
-                datagram_size=self._config.dataplane.datagram_size,
                 name=self._config.name,
+                **msgspec.structs.asdict(self._config.dataplane),
             ),
             (self._tun, udp),
         )
@@ -399,12 +406,15 @@ def _remove_if_dead(path: str) -> None:
 
 
 def _flags(**values: object) -> list[str]:
-    """`tun_fd=3` -> `--tun-fd 3`."""
-    return [
-        word
-        for name, value in values.items()
-        for word in (f"--{name.replace('_', '-')}", str(value))
-    ]
+    """`tun_fd=3` -> `--tun-fd 3`; `udp_gso=False` -> `--no-udp-gso`."""
+    words = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", str(value)]
+    return words
 
 
 def _environment() -> dict[str, str]:

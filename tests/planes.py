@@ -15,6 +15,7 @@ from gateway.dataplane.sessions import Directory, Peer, Session
 from gateway.dataplane.tun import FakeTun
 from gateway.dataplane.udp import FakeUdp
 from gateway.protocol.suites import SUITES
+from gateway.protocol.wire import MAX_FRAGMENTS
 from tests.packets import record
 
 A_PREFIXES = ["10.10.10.0/24", "fd00:a::/64"]
@@ -29,15 +30,17 @@ class Plane:
         self.endpoint = (host, 55555)
         self.tun = FakeTun()
         self.udp = FakeUdp(self.endpoint, network)
-        self.directory = Directory()
+        self.directory = Directory(MAX_FRAGMENTS, datagram_size)
         self.heard: list[int] = []
-        self.outbound = Outbound(self.tun, self.udp, self.directory, datagram_size)
+        self.outbound = Outbound(self.tun, self.udp, self.directory, gso=True)
         self.inbound = Inbound(
-            self.tun, self.udp, self.directory, lambda session: self.heard.append(session.index)
+            self.tun,
+            self.udp,
+            self.directory,
+            lambda session: self.heard.append(session.index),
+            tun_offload=True,
         )
-        self.commands = Commands(
-            self.directory, self.outbound, self.inbound.reassembly, self.udp.family
-        )
+        self.commands = Commands(self.directory, self.outbound, self.inbound, self.udp.family)
         self._numbers = itertools.count(1)
         self.now = 1000.0
 

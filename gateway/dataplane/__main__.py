@@ -14,11 +14,11 @@ import sys
 import traceback
 
 from gateway import logs
-from gateway.dataplane.loop import Loop
+from gateway.dataplane.loop import Loop, Tuning
 from gateway.dataplane.tun import TunDevice
 from gateway.dataplane.udp import UdpSocket
 from gateway.errors import GatewayError
-from gateway.protocol.wire import DATAGRAM_SIZE
+from gateway.protocol.wire import DATAGRAM_SIZE, MAX_FRAGMENTS
 from gateway.system.privileges import drop_to, forbid_new_descriptors
 
 log = logging.getLogger("gateway.dataplane")
@@ -49,13 +49,21 @@ def _set_up(options: argparse.Namespace) -> Loop:
     """Take over the descriptors, then give up all rights. Raises GatewayError."""
     try:
         leash = socket.socket(fileno=options.leash_fd)
-        udp = UdpSocket(socket.socket(fileno=options.udp_fd))
-        loop = Loop(TunDevice(options.tun_fd), udp, leash, options.datagram_size)
+        udp = UdpSocket(
+            socket.socket(fileno=options.udp_fd), gso=options.udp_gso, gro=options.udp_gro
+        )
+        tuning = Tuning(options.datagram_size, options.max_span, options.tun_offload, udp.gso)
+        loop = Loop(TunDevice(options.tun_fd), udp, leash, tuning)
     except OSError as error:
         raise GatewayError(f"a descriptor given to me cannot be used: {error.strerror}") from None
+    log.info("UDP offload: %s", " and ".join(_offloads(udp)) or "none")
     drop_to(options.uid, options.gid)
     forbid_new_descriptors()
     return loop
+
+
+def _offloads(udp: UdpSocket) -> list[str]:
+    return [name for name, on in (("GSO", udp.gso), ("GRO", udp.gro)) if on]
 
 
 def _parse() -> argparse.Namespace:
@@ -65,6 +73,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--uid", type=int, required=True)
     parser.add_argument("--gid", type=int, required=True)
     parser.add_argument("--datagram-size", type=int, default=DATAGRAM_SIZE)
+    parser.add_argument("--max-span", type=int, default=MAX_FRAGMENTS)
+    for switch in ("--tun-offload", "--udp-gso", "--udp-gro"):
+        parser.add_argument(switch, action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--name", default="gateway", help="the gateway's, for the log")
     return parser.parse_args()
 

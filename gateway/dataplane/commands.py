@@ -14,9 +14,9 @@ from gateway.dataplane.sessions import InstallError
 from gateway.dataplane.udp import resolve
 
 if TYPE_CHECKING:
+    from gateway.dataplane.inbound import Inbound
     from gateway.dataplane.outbound import Outbound
     from gateway.dataplane.sessions import Directory, Peer
-    from gateway.protocol.reassembly import Reassembly
 
 # So that a message stays below `link.MAX_MESSAGE` whatever the names and counts.
 SESSIONS_A_MESSAGE: Final = 750
@@ -26,12 +26,12 @@ class Commands:
     """Carries out the messages of one control plane after the other."""
 
     def __init__(
-        self, directory: Directory, outbound: Outbound, reassembly: Reassembly, family: int
+        self, directory: Directory, outbound: Outbound, inbound: Inbound, family: int
     ) -> None:
         """`family` is that of the UDP socket, to which endpoints are mapped."""
         self._directory = directory
         self._outbound = outbound
-        self._reassembly = reassembly
+        self._inbound = inbound
         self._family = family
         self._gathered: Routes[Peer] = Routes()
         self._mistake: str | None = None
@@ -63,6 +63,9 @@ class Commands:
                 return []
             case link.CommitRoutes():
                 return [link.Ack(message.seq, self._commit())]
+            case link.Shape():
+                self._directory.peer(message.peer).shape(message.span, message.datagram_size)
+                return []
             case link.Report():
                 return [*self.counters(), link.Ack(message.seq)]
             case link.Stop():
@@ -96,11 +99,12 @@ class Commands:
         if session is None:
             return f"cannot activate {index:#010x}: no such session"
         session.peer.sending = session
+        session.peer.try_anew()
         self._outbound.send_empty(session)
         return None
 
     def _retire(self, index: int) -> None:
-        self._reassembly.forget(index)
+        self._inbound.forget(index)
         self._directory.retire(index)
 
     def _start_gathering(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import select
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway import link
 from gateway.dataplane.commands import Commands
@@ -18,7 +18,8 @@ from gateway.dataplane.inbound import Inbound
 from gateway.dataplane.outbound import Outbound
 from gateway.dataplane.sessions import Directory
 from gateway.dataplane.uplink import LinkGoneError, Uplink
-from gateway.protocol.wire import DATAGRAM_SIZE
+from gateway.protocol.drops import Drop
+from gateway.protocol.wire import DATAGRAM_SIZE, MAX_FRAGMENTS
 
 if TYPE_CHECKING:
     import socket
@@ -33,21 +34,30 @@ REPORT_EVERY: Final = 1.0  # seconds
 MESSAGES_A_ROUND: Final = 16
 
 
+class Tuning(NamedTuple):
+    """How records become datagrams, and which offloads to use: `[dataplane]` of the config."""
+
+    datagram_size: int = DATAGRAM_SIZE
+    max_span: int = MAX_FRAGMENTS
+    tun_offload: bool = True
+    udp_gso: bool = True
+
+
 class Loop:
     """The data plane at work."""
 
-    def __init__(
-        self, tun: Tun, udp: Udp, leash: socket.socket, datagram_size: int = DATAGRAM_SIZE
-    ) -> None:
-        self.directory = Directory()
+    def __init__(self, tun: Tun, udp: Udp, leash: socket.socket, tuning: Tuning) -> None:
+        self.directory = Directory(tuning.max_span, tuning.datagram_size)
+        self._udp = udp
+        self._overruns = udp.overruns()
         self._leash = leash
         self._tun_fd = tun.fileno()
         self._udp_fd = udp.fileno()
-        self._outbound = Outbound(tun, udp, self.directory, datagram_size)
-        self._inbound = Inbound(tun, udp, self.directory, self._heard)
-        self._commands = Commands(
-            self.directory, self._outbound, self._inbound.reassembly, udp.family
+        self._outbound = Outbound(tun, udp, self.directory, gso=tuning.udp_gso)
+        self._inbound = Inbound(
+            tun, udp, self.directory, self._heard, tun_offload=tuning.tun_offload
         )
+        self._commands = Commands(self.directory, self._outbound, self._inbound, udp.family)
         self._uplink: Uplink | None = None
         leash.setblocking(False)
         self._epoll = select.epoll()
@@ -152,7 +162,12 @@ class Loop:
         self._send(link.Heard(session.index))
 
     def _each_second(self, now: float) -> None:
-        self._inbound.reassembly.expire(now)
+        self._inbound.expire(now)
+        overruns, before = self._udp.overruns(), self._overruns
+        if overruns != before:
+            self._overruns = overruns
+            self.directory.drop(Drop.RECEIVE_BUFFER_FULL, (overruns - before) & 0xFFFFFFFF)
+        self.directory.count_lost(ours=overruns != before)
         if self._uplink is not None and not self._uplink.stuck:
             for message in self._commands.counters():
                 self._send(message)

@@ -15,12 +15,9 @@ on finishes it, from `csum_start` to the end, at `csum_start + csum_offset`.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.protocol.wire import VNET_HEADER_SIZE
-
-if TYPE_CHECKING:
-    from gateway.protocol.wire import Buffer
 
 HEADER: Final = Struct("<BBHHHH")
 PLAIN: Final = bytes(VNET_HEADER_SIZE)
@@ -49,12 +46,12 @@ _SKIPPED: Final = frozenset({_HOP_BY_HOP, _ROUTING, _DESTINATION})
 _MAX_EXTENSIONS: Final = 8  # more than anybody sends
 
 
-def clean_own(frame: Buffer) -> None:
-    """Of what our own kernel says about a frame, keep what concerns others.
+def clean_own(buffer: memoryview, start: int) -> None:
+    """Of what our own kernel says about the frame at `start`, keep what concerns others.
 
     DATA_VALID ("I verified the sum") is our kernel's own affair.
     """
-    frame[0] &= NEEDS_CSUM  # type: ignore[index]  # never bytes
+    buffer[start] &= NEEDS_CSUM
 
 
 def rebuild(frame: memoryview) -> bool:
@@ -85,6 +82,18 @@ def rebuild(frame: memoryview) -> bool:
         header_end = gso_size = 0
     HEADER.pack_into(frame, 0, NEEDS_CSUM, gso_type, header_end, gso_size, start, csum_offset)
     return True
+
+
+def is_superpacket(frame: memoryview) -> bool:
+    """Whether somebody has yet to cut a frame whose header is ours."""
+    return frame[1] != GSO_NONE
+
+
+def segment_size(frame: memoryview) -> int:
+    """Bytes of one segment of such a frame, with all headers."""
+    _flags, _gso_type, header_end, gso_size, _start, _offset = HEADER.unpack_from(frame)
+    size: int = VNET_HEADER_SIZE + header_end + gso_size
+    return size
 
 
 def find_transport(packet: memoryview) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ from gateway.dataplane.routes import Routes
 from gateway.link import PeerCounters
 from gateway.protocol.replay import ReplayWindow
 from gateway.protocol.suites import SUITES
+from gateway.protocol.wire import HEADER_SIZE, MAX_RECORD, MIN_DATAGRAM_SIZE
 
 if TYPE_CHECKING:
     from gateway.dataplane.udp import Address
@@ -29,28 +30,73 @@ class InstallError(Exception):
 
 
 class Peer:
-    """A remote gateway: where to send, and its totals since this process started."""
+    """A remote gateway: what its records may be like, and its totals since this process started.
+
+    Control says how many datagrams a record may span and how long these may be (`shape`); what the
+    kernel refuses as too long counts as well (`shrink`).
+    """
 
     __slots__ = (
+        "_allowed",
+        "datagram_size",
         "drops",
         "heard",
+        "limit",
         "name",
+        "room",
         "rx_bytes",
+        "rx_datagrams",
+        "rx_large",
+        "rx_lost",
         "rx_packets",
         "rx_records",
         "sending",
+        "span",
         "tx_bytes",
+        "tx_datagrams",
+        "tx_large",
         "tx_packets",
         "tx_records",
+        "tx_unsent",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, span: int, datagram_size: int) -> None:
         self.name = name
         self.sending: Session | None = None
         self.drops: dict[str, int] = {}
         self.heard: float | None = None
         self.rx_packets = self.rx_bytes = self.rx_records = 0
+        self.rx_datagrams = self.rx_large = self.rx_lost = 0
         self.tx_packets = self.tx_bytes = self.tx_records = 0
+        self.tx_datagrams = self.tx_large = self.tx_unsent = 0
+        self._allowed = self.datagram_size = datagram_size
+        self.span = span
+        self._measure()
+
+    def _measure(self) -> None:
+        self.room = self.datagram_size - HEADER_SIZE
+        """Bytes of a sealed record that one datagram takes."""
+        self.limit = min(MAX_RECORD, self.span * self.room)
+        """Bytes of a sealed record, at most."""
+
+    def shape(self, span: int, datagram_size: int) -> None:
+        """Take control's word. A size that the kernel refused is not tried again by this."""
+        self.span, self._allowed = span, datagram_size
+        self.datagram_size = min(self.datagram_size, datagram_size)
+        self._measure()
+
+    def shrink(self) -> bool:
+        """Make datagrams shorter by a thirty-second; False: they are as short as they get."""
+        if self.datagram_size <= MIN_DATAGRAM_SIZE:
+            return False
+        self.datagram_size = max(MIN_DATAGRAM_SIZE, self.datagram_size * 31 // 32)
+        self._measure()
+        return True
+
+    def try_anew(self) -> None:
+        """With a new session: the path may be another one."""
+        self.datagram_size = self._allowed
+        self._measure()
 
     def drop(self, reason: Drop, count: int = 1) -> None:
         """Count a drop of this peer's."""
@@ -58,16 +104,14 @@ class Peer:
 
     def counters(self) -> PeerCounters:
         """Return the totals as control gets them."""
-        return PeerCounters(
-            rx_packets=self.rx_packets,
-            rx_bytes=self.rx_bytes,
-            rx_records=self.rx_records,
-            tx_packets=self.tx_packets,
-            tx_bytes=self.tx_bytes,
-            tx_records=self.tx_records,
-            drops={str(reason): count for reason, count in self.drops.items()},
-            heard=self.heard,
-        )
+        totals = {name: getattr(self, name) for name in _REPORTED}
+        drops = {str(reason): count for reason, count in self.drops.items()}
+        return PeerCounters(drops=drops, heard=self.heard, **totals)
+
+
+_REPORTED: Final = tuple(
+    name for name in PeerCounters.__struct_fields__ if name not in {"drops", "heard"}
+)
 
 
 class Session:
@@ -78,10 +122,12 @@ class Session:
         "endpoint",
         "heard",
         "index",
+        "missing",
         "open",
         "overhead",
         "peer",
         "peer_index",
+        "rx_records",
         "seal",
         "window",
     )
@@ -100,6 +146,10 @@ class Session:
         """Of the next record. Only ever grows."""
         self.heard = False
         """Whether a record of this session has opened."""
+        self.rx_records = 0
+        """That opened."""
+        self.missing = 0
+        """Counters passed over, when they were last counted."""
 
     def __repr__(self) -> str:
         return f"Session({self.index:#010x}, {self.peer.name!r})"
@@ -108,7 +158,9 @@ class Session:
 class Directory:
     """All peers and sessions, the route table, and the drops that belong to no peer."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_span: int, datagram_size: int) -> None:
+        """How records to each peer are, until control says otherwise."""
+        self._shape = max_span, datagram_size
         self.peers: dict[str, Peer] = {}
         self.sessions: dict[int, Session] = {}
         self.routes: Routes[Peer] = Routes()
@@ -121,12 +173,21 @@ class Directory:
         """Return the peer of this name, new if need be."""
         found = self.peers.get(name)
         if found is None:
-            found = self.peers[name] = Peer(name)
+            found = self.peers[name] = Peer(name, *self._shape)
         return found
 
     def drop(self, reason: Drop, count: int = 1) -> None:
         """Count a drop that belongs to no peer."""
         self.drops[reason] = self.drops.get(reason, 0) + count
+
+    def count_lost(self, *, ours: bool) -> None:
+        """Count the records that did not come since the last time; not if that was `ours`."""
+        for session in self.sessions.values():
+            missing = session.window.highest + 1 - session.rx_records
+            if not ours:
+                lost = session.peer.rx_lost + missing - session.missing
+                session.peer.rx_lost = max(0, lost)
+            session.missing = missing
 
     def install(self, order: Install, endpoint: Address) -> Session:
         """Make a session. Raises InstallError.

@@ -6,6 +6,7 @@ machine) and an IP packet. What is in the header is `offload.py`'s business.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -31,6 +32,15 @@ _TUNSETVNETLE: Final = 0x400454DC
 _IFF_TUN: Final = 0x0001
 _IFF_NO_PI: Final = 0x1000
 _IFF_VNET_HDR: Final = 0x4000
+_TUN_F_CSUM: Final = 0x01
+_TUN_F_TSO4: Final = 0x02
+_TUN_F_TSO6: Final = 0x04
+_TUN_F_USO4: Final = 0x20  # with USO6: Linux 6.2
+_TUN_F_USO6: Final = 0x40
+_TSO: Final = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6
+OFFLOADS: Final = ((_TSO | _TUN_F_USO4 | _TUN_F_USO6, "TSO and USO"), (_TSO, "TSO"), (0, "none"))
+"""What the TUN may hand us uncut, the most first."""
+
 _DEVICE: Final = "/dev/net/tun"
 _NAME_SIZE: Final = 16  # IFNAMSIZ, with the final zero
 
@@ -103,9 +113,10 @@ class FakeTun:
         return len(self.written[-1])
 
 
-def open_tun(name: str, *, persist: bool) -> int:
-    """Open (and make, if need be) a TUN that only root may open again; return its descriptor.
+def open_tun(name: str, *, persist: bool, offload: bool) -> tuple[int, str]:
+    """Open (and make, if need be) a TUN that only root may open again.
 
+    Return its descriptor and what its kernel offloads (with `offload`: the most that it can).
     Needs CAP_NET_ADMIN. With `persist` the device outlives the descriptor, with its addresses and
     state. Raises GatewayError.
     """
@@ -129,11 +140,22 @@ def open_tun(name: str, *, persist: bool) -> int:
         fcntl.ioctl(fd, _TUNSETPERSIST, int(persist))
         fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER_SIZE))
         fcntl.ioctl(fd, _TUNSETVNETLE, struct.pack("i", 1))
-        fcntl.ioctl(fd, _TUNSETOFFLOAD, 0)
+        offloads = _set_offload(fd, OFFLOADS if offload else OFFLOADS[-1:])
     except OSError as error:
         os.close(fd)
         raise GatewayError(f"TUN {name}: {_explain(error)}") from None
-    return fd
+    return fd, offloads
+
+
+def _set_offload(fd: int, choices: Sequence[tuple[int, str]]) -> str:
+    """Set the first that the kernel takes. Raises OSError."""
+    for flags, name in choices[:-1]:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, flags)
+            return name
+    flags, name = choices[-1]
+    fcntl.ioctl(fd, _TUNSETOFFLOAD, flags)
+    return name
 
 
 def _explain(error: OSError) -> str:

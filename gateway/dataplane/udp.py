@@ -10,6 +10,7 @@ import errno
 import ipaddress
 import socket
 from collections import deque
+from struct import Struct
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.errors import GatewayError
@@ -27,6 +28,16 @@ _SO_SNDBUFFORCE: Final = 32  # asm-generic/socket.h
 _SO_RCVBUFFORCE: Final = 33
 _IP_MTU_DISCOVER: Final = 10  # linux/in.h
 _IPV6_MTU_DISCOVER: Final = 23  # linux/in6.h
+_UDP_SEGMENT: Final = 103  # linux/udp.h
+_UDP_GRO: Final = 104
+_SEGMENT: Final = Struct("=i")  # udp_cmsg_recv: an int
+_SIZE: Final = Struct("=H")  # __udp_cmsg_send: a u16
+_GRO_SPACE: Final = socket.CMSG_SPACE(_SEGMENT.size)
+_SO_MEMINFO: Final = 55  # asm-generic/socket.h
+_MEMINFO: Final = Struct("=9I")
+_SK_MEMINFO_DROPS: Final = 8  # linux/sock_diag.h
+_RUN: Final = 64  # UDP_GRO_CNT_MAX, net/ipv4/udp_offload.c
+_MOST: Final = 65507
 _PMTUDISC_DO: Final = 2  # always set DF; longer than the path's MTU fails with EMSGSIZE
 
 
@@ -38,39 +49,67 @@ class Udp(Protocol):
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
 
-    def receive(self, into: Sequence[Buffer]) -> tuple[int, Address]:
-        """Receive one datagram: its length and where it is from."""
+    def receive(self, into: Sequence[Buffer]) -> tuple[int, int, Address]:
+        """Receive one run: its length, the size of its datagrams, and where it is from.
 
-    def send(self, parts: Sequence[Buffer], to: Address) -> int:
-        """Send one datagram made of these parts."""
+        The last datagram may be shorter. A size of 0 is a lone datagram.
+        """
+
+    def send(self, parts: Sequence[Buffer], to: Address, segment: int = 0) -> int:
+        """Send one datagram made of these parts, or let the kernel cut them into `segment` each."""
+
+    def overruns(self) -> int:
+        """How often so far the kernel had no room for what came."""
 
 
 class UdpSocket:
     """A bound, non-blocking UDP socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, gso: bool, gro: bool) -> None:
+        """`gso` and `gro`: have the kernel cut what is sent, and join what came, if it can."""
         self._socket = sock
         self.family: int = sock.family
         sock.setblocking(False)
+        self.gso = gso and self._knows(_UDP_SEGMENT, 0)
+        self.gro = gro and self._knows(_UDP_GRO, 1)
+
+    def _knows(self, option: int, value: int) -> bool:
+        """Ask the kernel for an offload, by setting its option."""
+        try:
+            self._socket.setsockopt(socket.SOL_UDP, option, value)
+        except OSError:
+            return False
+        return True
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
         return self._socket.fileno()
 
-    def receive(self, into: Sequence[Buffer]) -> tuple[int, Address]:
-        """Receive one datagram: its length and where it is from."""
-        length, _ancillary, _flags, address = self._socket.recvmsg_into(into)
-        return length, address
+    def receive(self, into: Sequence[Buffer]) -> tuple[int, int, Address]:
+        """Receive one run; see `Udp`."""
+        length, ancillary, _flags, address = self._socket.recvmsg_into(into, _GRO_SPACE)
+        if ancillary:  # of no other kind: we asked for none
+            return length, _SEGMENT.unpack(ancillary[0][2])[0], address
+        return length, 0, address
 
-    def send(self, parts: Sequence[Buffer], to: Address) -> int:
-        """Send one datagram made of these parts."""
-        return self._socket.sendmsg(parts, (), 0, to)
+    def send(self, parts: Sequence[Buffer], to: Address, segment: int = 0) -> int:
+        """Send one datagram, or many of one size; see `Udp`."""
+        if not segment:
+            return self._socket.sendmsg(parts, (), 0, to)
+        ancillary = ((socket.SOL_UDP, _UDP_SEGMENT, _SIZE.pack(segment)),)
+        return self._socket.sendmsg(parts, ancillary, 0, to)
+
+    def overruns(self) -> int:
+        """How often so far the kernel had no room for what came."""
+        info = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        return int(_MEMINFO.unpack(info)[_SK_MEMINFO_DROPS])
 
 
 class FakeUdp:
     """A socket in memory, on a network that is a dict from address to socket.
 
-    `path` may change what is sent: it gets each datagram and returns those that arrive.
+    `path` may change what is sent: it gets each datagram and returns those that arrive. With `gro`
+    the receiver gets runs, joined as the kernel joins them.
     """
 
     family: int = socket.AF_INET
@@ -80,6 +119,10 @@ class FakeUdp:
         self.arrived: deque[tuple[bytes, Address]] = deque()
         self.path: Callable[[bytes], list[bytes]] = lambda datagram: [datagram]
         self.failure: OSError | None = None
+        self.gso_failure: OSError | None = None
+        self.gro = False
+        self.sends = 0
+        self.overrun = 0
         self._network = network
         network[address] = self
 
@@ -87,23 +130,44 @@ class FakeUdp:
         """Return no descriptor: nothing waits on a fake."""
         return -1
 
-    def receive(self, into: Sequence[Buffer]) -> tuple[int, Address]:
-        """Receive one datagram: its length and where it is from."""
+    def receive(self, into: Sequence[Buffer]) -> tuple[int, int, Address]:
+        """Receive one run; see `Udp`."""
         if not self.arrived:
             raise BlockingIOError(errno.EAGAIN, "nothing to receive")
         datagram, address = self.arrived.popleft()
-        memoryview(into[0])[: len(datagram)] = datagram
-        return len(datagram), address
+        run = [datagram]
+        while self.gro and self.arrived and len(run) < _RUN and len(run[-1]) == len(datagram):
+            following, source = self.arrived[0]
+            together = sum(map(len, run)) + len(following)
+            if source != address or not 0 < len(following) <= len(datagram) or together > _MOST:
+                break
+            run.append(self.arrived.popleft()[0])
+        data = memoryview(b"".join(run))
+        length, filled = len(data), 0
+        for buffer in into:
+            piece = data[filled : filled + len(buffer)]
+            memoryview(buffer)[: len(piece)] = piece
+            filled += len(piece)
+        return length, len(datagram) if len(run) > 1 else 0, address
 
-    def send(self, parts: Sequence[Buffer], to: Address) -> int:
-        """Send one datagram made of these parts."""
+    def send(self, parts: Sequence[Buffer], to: Address, segment: int = 0) -> int:
+        """Send one datagram, or many of one size; see `Udp`."""
         if self.failure is not None:
             raise self.failure
-        datagram = b"".join(bytes(part) for part in parts)
-        if to in self._network:
-            for arriving in self.path(datagram):
-                self._network[to].arrived.append((arriving, self.address))
-        return len(datagram)
+        if segment and self.gso_failure is not None:
+            raise self.gso_failure
+        self.sends += 1
+        data = b"".join(bytes(part) for part in parts)
+        size = segment or len(data)
+        for start in range(0, len(data), size):
+            arriving = self.path(data[start : start + size])
+            if to in self._network:
+                self._network[to].arrived += [(one, self.address) for one in arriving]
+        return len(data)
+
+    def overruns(self) -> int:
+        """How often so far the kernel had no room for what came."""
+        return self.overrun
 
 
 def resolve(host: str, port: int, family: int) -> Address:

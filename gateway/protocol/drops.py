@@ -36,6 +36,7 @@ class Drop(StrEnum):
     FORGED = "forged", "its record did not open: damaged, or not sealed with this session's key"
 
     # No datagram at all.
+    RECEIVE_BUFFER_FULL = "receive-buffer-full", "the kernel had no room: we are too slow"
     RECEIVE_FAILED = "receive-failed", "the read of the UDP socket failed"
 
     # Packets on their way in.

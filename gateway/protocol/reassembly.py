@@ -49,22 +49,20 @@ class _Slot:
         if fragments != self.fragments:
             return False
         if fragment < fragments - 1:
-            return (not self.size or length == self.size) and _even(
+            return (not self.size or length == self.size) and fits_a_record(
                 length, fragments, len(self.tail)
             )
-        return _even(self.size, fragments, length)
+        return fits_a_record(self.size, fragments, length)
 
 
-def _even(size: int, fragments: int, tail: int) -> bool:
-    """Whether an even cut can have such parts, of at most MAX_RECORD bytes in all.
+def fits_a_record(size: int, fragments: int, tail: int) -> bool:
+    """Whether fragments of `size` bytes and a last one of `tail` make at most MAX_RECORD bytes.
 
-    `size` or `tail` is 0 while unknown; then the smallest possible value stands for it.
+    Either is 0 while unknown; then its smallest possible value stands for it.
     """
     if not size:
         size = tail
-    if not tail:
-        tail = max(1, size - fragments + 1)
-    return size - fragments < tail <= size and size * (fragments - 1) + tail <= MAX_RECORD
+    return tail <= size and size * (fragments - 1) + (tail or 1) <= MAX_RECORD
 
 
 class Reassembly:
@@ -134,6 +132,10 @@ class Reassembly:
         total = start + len(slot.tail)
         slot.data[start:total] = slot.tail
         return slot.data[:total]
+
+    def holds(self, session: int, counter: int) -> bool:
+        """Whether a part of this record is here."""
+        return (session, counter) in self._slots
 
     def expire(self, now: float) -> None:
         """Drop every slot that has lived its time."""

@@ -21,15 +21,16 @@ _FRESH: Final = bytes(WINDOW)
 class ReplayWindow:
     """Which of the last `WINDOW` counters were received, as a ring with one byte for each."""
 
-    __slots__ = ("_highest", "_seen")
+    __slots__ = ("_seen", "highest")
 
     def __init__(self) -> None:
-        self._highest = -1
+        self.highest = -1
+        """The highest counter committed."""
         self._seen = bytearray(WINDOW)
 
     def check(self, counter: int) -> Drop | None:
         """Say why a record of this counter must not be opened, or None when it is new."""
-        behind = self._highest - counter
+        behind = self.highest - counter
         if behind < 0:
             return None
         if behind >= WINDOW:
@@ -38,12 +39,12 @@ class ReplayWindow:
 
     def commit(self, counter: int) -> None:
         """Remember a counter that `check` let pass and whose record opened."""
-        ahead = counter - self._highest
+        ahead = counter - self.highest
         if ahead > 0:
             if ahead >= WINDOW:
                 self._seen[:] = _FRESH
             else:  # the places between were used by counters that just left the window
-                for skipped in range(self._highest + 1, counter):
+                for skipped in range(self.highest + 1, counter):
                     self._seen[skipped & _MASK] = 0
-            self._highest = counter
+            self.highest = counter
         self._seen[counter & _MASK] = 1

@@ -7,8 +7,9 @@ One datagram carries one fragment of one record; numbers are big-endian:
     | type: 1 | fragment | fragments |  zero    | session index | record counter       | bytes …
     +---------+----------+-----------+----------+---------------+----------------------+-------
 
-A record is sealed once and then cut evenly into n = 1 to 64 fragments: each is ceil(length / n)
-bytes long but the last, which has the rest. What seals it:
+A record is sealed once and then cut into n = 1 to 64 fragments of one size; only the last may be
+shorter. So a sender's fragments all look alike, and a receiver has their place ready before they
+come. What seals it:
 
     nonce             4 zero bytes | record counter (8 bytes)
     associated data   the header with `fragment` zeroed (so it binds n, index and counter)
@@ -39,6 +40,7 @@ MAX_FRAGMENTS: Final = 64  # UDP_MAX_SEGMENTS of Linux before 6.9: one send can 
 MAX_RECORD: Final = 65535  # bytes, sealed; an IP packet cannot be longer either
 DATAGRAM_SIZE: Final = 1452  # UDP payload: 1500 (Ethernet) - 40 (IPv6) - 8 (UDP)
 MIN_DATAGRAM_SIZE: Final = 1232  # 1280, IPv6's least MTU (RFC 8200 5) - 40 (IPv6) - 8 (UDP)
+SMALL: Final = MIN_DATAGRAM_SIZE - HEADER_SIZE  # bytes of a fragment that any path carries
 MAX_DATAGRAM_SIZE: Final = 65507  # 65,535 - 20 (IPv4) - 8 (UDP)
 COUNTER_LIMIT: Final = 1 << 36
 """Records that one key may seal: of at most 2^12 AES blocks each, so 2^48 blocks, and telling
@@ -51,15 +53,15 @@ MIN_PACKET: Final = 20  # an IPv4 header (RFC 791)
 
 NONCE: Final = Struct(">IQ")
 
+_NUMBERS: Final = bytes(range(MAX_FRAGMENTS))
+
 Header = tuple[int, int, int, int]
 """fragment, fragments, session index, record counter"""
 
 
-def parse_header(datagram: Buffer) -> Header | None:
-    """Read the header of a datagram, or None when it is not one of ours."""
-    if len(datagram) <= HEADER_SIZE:
-        return None
-    kind, fragment, fragments, zero, index, counter = HEADER.unpack_from(datagram)
+def parse_header(buffer: Buffer, start: int = 0) -> Header | None:
+    """Read the header that starts there, or None when it is not one of ours."""
+    kind, fragment, fragments, zero, index, counter = HEADER.unpack_from(buffer, start)
     if kind != TYPE_DATA or zero or not fragment < fragments <= MAX_FRAGMENTS:
         return None
     return fragment, fragments, index, counter
@@ -82,37 +84,42 @@ def nonce(counter: int) -> bytes:
 
 
 def cut(length: int, room: int) -> tuple[int, int]:
-    """Cut a sealed record into fragments of at most `room` bytes: how many, and their size.
+    """Cut a sealed record into fragments of `room` bytes, the last shorter: how many, their size.
 
     The number may exceed MAX_FRAGMENTS when `room` is small; such a record cannot be sent.
     """
-    fragments = -(-length // room)
-    return fragments, -(-length // fragments)
+    return -(-length // room), min(length, room)
 
 
-def parse_frames(payload: memoryview) -> list[memoryview] | None:
-    """Split an opened record: each frame's virtio-net header and packet as one slice.
+def number_fragments(into: memoryview, header: bytes | bytearray, fragments: int) -> None:
+    """Write the headers of a record's fragments side by side; `header` is the first's."""
+    end = HEADER_SIZE * fragments
+    into[:end] = header * fragments
+    into[1:end:HEADER_SIZE] = _NUMBERS[:fragments]
+
+
+def parse_frames(payload: memoryview) -> list[tuple[int, int]] | None:
+    """Split an opened record: where each frame starts and ends.
 
     None unless the record is made of whole frames.
     """
     frames = []
-    offset, end = 0, len(payload)
-    while offset < end:
-        if end - offset < FRAME_HEADER_SIZE + MIN_PACKET:
+    start, end = 0, len(payload)
+    while start < end:
+        if end - start < FRAME_HEADER_SIZE + MIN_PACKET:
             return None
-        (length,) = FRAME_LENGTH.unpack_from(payload, offset)
-        stop = offset + FRAME_HEADER_SIZE + length
+        (length,) = FRAME_LENGTH.unpack_from(payload, start)
+        stop = start + FRAME_HEADER_SIZE + length
         if length < MIN_PACKET or stop > end:
             return None
-        frames.append(payload[offset + FRAME_LENGTH.size : stop])
-        offset = stop
+        frames.append((start, stop))
+        start = stop
     return frames
 
 
-def emit_frame(into: Buffer, offset: int, length: int) -> int:
-    """Put the length of the packet whose frame starts at `offset`; return where the frame ends.
+def emit_frame(into: Buffer, start: int, length: int) -> None:
+    """Put the length of the packet whose frame starts there.
 
-    Its virtio-net header and packet are there already: the TUN was read to `offset` + 2.
+    Its virtio-net header and packet are there already: the TUN was read to `start` + 2.
     """
-    FRAME_LENGTH.pack_into(into, offset, length)
-    return offset + FRAME_HEADER_SIZE + length
+    FRAME_LENGTH.pack_into(into, start, length)
