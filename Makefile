@@ -14,7 +14,7 @@ STAMP := .venv/.stamp
 LAB := $(BIN)/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab-up lab-down lab-status ping-test doctor test test-unit lint format clean
+.PHONY: help setup lab-up lab-down lab-status ping-test bench doctor test test-unit lint format clean
 
 help: ## list the targets
 	@echo "targets (ENGINE=$(or $(ENGINE),auto) LAB_NAME=$(LAB_NAME)):"
@@ -37,6 +37,9 @@ lab-status: $(STAMP) ## show nodes and tunnel
 
 ping-test: $(STAMP) ## bring the lab up if it is not, and prove what it protects
 	@$(LAB) ping-test $(ARGS)
+
+bench: $(STAMP) ## measure the gateway side by side with its peers
+	@$(LAB) bench $(ARGS)
 
 doctor: $(STAMP) ## say what keeps the lab from running here
 	@$(LAB) doctor $(ARGS)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from lab import __version__, commands
+from lab.bench import request as bench
 from lab.commands import Options
 from lab.engines import NAMES
 from lab.errors import LabError, NotHealthyError
@@ -86,6 +87,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         )
     argv = list(getattr(arguments, "argv", []))
     junit = getattr(arguments, "junit", None)
+    measured = arguments.command is commands.bench
     return Options(
         engine=arguments.engine,
         name=check_name(arguments.name, "--name"),
@@ -96,7 +98,8 @@ def _options(arguments: argparse.Namespace) -> Options:
         argv=argv[1:] if argv[:1] == ["--"] else argv,
         follow=getattr(arguments, "follow", False),
         junit=Path(junit) if junit else None,
-        only=getattr(arguments, "only", None),
+        only=None if measured else getattr(arguments, "only", None),
+        bench=bench.request(arguments) if measured else None,
     )
 
 
@@ -156,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument(
         "--only", default=_setting("LAB_ONLY"), metavar="N,N", help="checks by number"
     )
+    speed = add("bench", commands.bench, "measure the gateway side by side with its peers")
+    bench.add_options(speed, _setting)
     return parser
 
 

@@ -26,6 +26,7 @@ from lab.topology import load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lab.bench.request import Request
     from lab.bringup import Tunnel
     from lab.engines.base import Engine, Event
     from lab.topology import Topology
@@ -48,6 +49,7 @@ class Options:
     follow: bool = False
     junit: Path | None = None
     only: str | None = None
+    bench: Request | None = None
 
 
 # ---- commands
@@ -159,6 +161,15 @@ def ping_test(options: Options) -> int:
     with watching(engine):
         results = pingtest.run(engine, options.only)
     return pingtest.show(engine, results, as_json=options.json, junit=options.junit)
+
+
+def bench(options: Options) -> int:
+    """Measure the gateway side by side with its peers, on a stand of its own."""
+    from lab.bench import command  # noqa: PLC0415 - rarely needed
+
+    if options.bench is None:
+        raise LabError("bench: no request; call it by the command line")
+    return command.bench(options.bench)
 
 
 # ---- what they share

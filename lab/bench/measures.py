@@ -1,0 +1,230 @@
+"""What is measured, and the figures that come of it: each measure returns them by metric.
+
+Rates are goodput, as the receiving iperf3 counts it. Every measure takes about `seconds`, but where
+its text says how long.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from lab.bench import GATEWAYS, HOSTS, UnsoundError
+from lab.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lab.bench.contestants import Contestant
+    from lab.bench.stand import Stand
+
+Figures = dict[str, float]
+
+_IPERF_PORT: Final = 5201  # iperf3's own
+_IDLE_PINGS: Final = (600, 0.002)  # count, s between two
+_LOAD_PING: Final = 0.005  # s between two pings under load
+_HEAD_START: Final = 0.5  # s of load before the first ping
+_BUSY: Final = 5.0  # s in which iperf3's server must be done with the client before
+_TICKS: Final = os.sysconf("SC_CLK_TCK")  # of CPU time, a second (proc(5))
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure: its unit, and which way is better."""
+
+    text: str
+    unit: str
+    digits: int
+    more_is_better: bool
+
+
+METRICS: Final[Mapping[str, Metric]] = {
+    "tcp": Metric("TCP, one stream, mean of both ways", "Gb/s", 2, more_is_better=True),
+    "tcp_ab": Metric("TCP, one stream, a to b", "Gb/s", 2, more_is_better=True),
+    "tcp_ba": Metric("TCP, one stream, b to a", "Gb/s", 2, more_is_better=True),
+    "retransmits": Metric("TCP retransmits, both ways", "", 0, more_is_better=False),
+    "cpu": Metric("CPU of both gateways' processes", "s/GB", 2, more_is_better=False),
+    "streams": Metric("TCP, four streams", "Gb/s", 2, more_is_better=True),
+    "both": Metric("TCP, both ways at once, sum", "Gb/s", 2, more_is_better=True),
+    "udp_1300": Metric("UDP 1300 B, 1 Gb/s offered", "Mb/s", 0, more_is_better=True),
+    "udp_1300_lost": Metric("UDP 1300 B, not delivered", "%", 1, more_is_better=False),
+    "udp_64": Metric("UDP 64 B, 200 Mb/s offered", "Mb/s", 1, more_is_better=True),
+    "udp_64_lost": Metric("UDP 64 B, not delivered", "%", 1, more_is_better=False),
+    "rtt_min": Metric("RTT idle, min", "ms", 3, more_is_better=False),
+    "rtt": Metric("RTT idle, avg", "ms", 3, more_is_better=False),
+    "rtt_p99": Metric("RTT idle, p99", "ms", 3, more_is_better=False),
+    "load_rtt": Metric("RTT under TCP load, avg", "ms", 2, more_is_better=False),
+    "load_rtt_p99": Metric("RTT under TCP load, p99", "ms", 2, more_is_better=False),
+    "memory": Metric("RSS of the process that moves packets", "MB", 1, more_is_better=False),
+    "memory_all": Metric("RSS of all processes of one gateway", "MB", 1, more_is_better=False),
+    "lost": Metric("datagrams dropped by the WAN", "%", 3, more_is_better=False),
+}
+
+
+# ---- traffic
+
+
+def serve(stand: Stand) -> None:
+    """Start iperf3's server on the far host."""
+    stand.launch(HOSTS[1], ["iperf3", "-s"])
+
+
+def flow(stand: Stand, seconds: int, *words: str) -> Mapping[str, Any]:
+    """Run iperf3 from host-a and return its `end`. `words`: more of its options."""
+    argv = ["iperf3", "-J", "-c", stand.address(HOSTS[1]), "-t", str(seconds), *words]
+    deadline = time.monotonic() + _BUSY
+    while True:
+        said = stand.run(HOSTS[0], argv, timeout=seconds + 20).json()
+        error = said.get("error")
+        if error is None:
+            end: Mapping[str, Any] = said["end"]
+            return end
+        if time.monotonic() > deadline or not re.search(r"busy|refused", error):
+            raise UnsoundError(f"iperf3 {' '.join(words)}: {error}")
+        time.sleep(0.02)
+
+
+def _gbps(end: Mapping[str, Any], which: str = "sum_received") -> float:
+    return float(end[which]["bits_per_second"]) / 1e9
+
+
+def tcp(stand: Stand, contestant: Contestant, seconds: int) -> Figures:
+    """Send one stream a to b, then one b to a; count the gateways' CPU time."""
+    before = _cpu(stand)
+    ends = {"tcp_ab": flow(stand, seconds), "tcp_ba": flow(stand, seconds, "-R")}
+    spent = _cpu(stand) - before
+    figures = {name: _gbps(end) for name, end in ends.items()}
+    figures["tcp"] = sum(figures.values()) / len(figures)
+    figures["retransmits"] = sum(end["sum_sent"]["retransmits"] for end in ends.values())
+    if contestant.sealed:
+        figures["cpu"] = spent / sum(end["sum_received"]["bytes"] / 1e9 for end in ends.values())
+    return figures
+
+
+def streams(stand: Stand, _contestant: Contestant, seconds: int) -> Figures:
+    """Send four streams a to b."""
+    return {"streams": _gbps(flow(stand, seconds, "-P", "4"))}
+
+
+def both(stand: Stand, _contestant: Contestant, seconds: int) -> Figures:
+    """Send one stream each way at the same time."""
+    end = flow(stand, seconds, "--bidir")
+    return {"both": _gbps(end) + _gbps(end, "sum_received_bidir_reverse")}
+
+
+def _udp(size: int, offered: str) -> Callable[[Stand, Contestant, int], Figures]:
+    def measure(stand: Stand, _contestant: Contestant, seconds: int) -> Figures:
+        end = flow(stand, seconds, "-u", "-l", str(size), "-b", offered)
+        # A sender held back by a full queue sends less; what counts is what was offered in all.
+        sent, lost = end["sum_sent"]["packets"], end["sum_received"]["lost_packets"]
+        return {
+            f"udp_{size}": _gbps(end) * 1000,
+            f"udp_{size}_lost": 100 * lost / sent if sent else 100.0,
+        }
+
+    return measure
+
+
+# ---- time
+
+
+def rtt(stand: Stand, _contestant: Contestant, seconds: int) -> Figures:
+    """Ping a to b, 600 times in 1.2 s while idle, then every 5 ms beside one TCP stream."""
+    count, interval = _IDLE_PINGS
+    idle = _ping(stand, count, interval)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        load = pool.submit(flow, stand, seconds + 1)
+        time.sleep(_HEAD_START)
+        loaded = _ping(stand, int(seconds / _LOAD_PING), _LOAD_PING)
+        load.result()
+    return {
+        "rtt_min": idle[0],
+        "rtt": sum(idle) / len(idle),
+        "rtt_p99": percentile(idle, 99),
+        "load_rtt": sum(loaded) / len(loaded),
+        "load_rtt_p99": percentile(loaded, 99),
+    }
+
+
+def _ping(stand: Stand, count: int, interval: float) -> list[float]:
+    """Return the round trips of answered pings in ms, sorted."""
+    argv = ["ping", "-n", "-i", f"{interval:g}", "-c", str(count), stand.address(HOSTS[1])]
+    said = stand.run(HOSTS[0], argv, timeout=count * interval + 20)
+    times = sorted(float(found) for found in re.findall(r"time=([\d.]+) ms", said.stdout))
+    if len(times) < count / 2:
+        raise UnsoundError(f"only {len(times)} of {count} pings were answered")
+    return times
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return the smallest value that `percent` of the values do not exceed (nearest rank)."""
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+# ---- processes
+
+
+def _cpu(stand: Stand) -> float:
+    """Return the CPU time, user and system, that the gateways' processes have used, in s."""
+    ticks = 0
+    for gateway in GATEWAYS:
+        for process in stand.processes(gateway):
+            fields = _read(process.pid, "stat").rpartition(")")[2].split()
+            ticks += sum(int(field) for field in fields[11:13])  # utime, stime (proc(5))
+    return ticks / _TICKS
+
+
+def memory(stand: Stand, contestant: Contestant, _seconds: int) -> Figures:
+    """Read how much memory a gateway's processes hold; the larger of both gateways. No time."""
+    if not contestant.sealed:
+        return {}
+    movers, sums = [], []
+    for gateway in GATEWAYS:
+        sizes = {p.argv: _resident(p.pid) for p in stand.processes(gateway)}
+        movers.append(
+            max(size for argv, size in sizes.items() if contestant.mover in " ".join(argv))
+        )
+        sums.append(sum(sizes.values()))
+    return {"memory": max(movers), "memory_all": max(sums)}
+
+
+def _resident(pid: int) -> float:
+    """Return a process's resident set in MB."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB", _read(pid, "status"), re.MULTILINE)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except OSError:
+        raise EngineError(f"process {pid} ended while it was measured") from None
+
+
+# ---- all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One measure. `cost`: how long it takes, fixed s and multiples of the seconds asked for."""
+
+    text: str
+    run: Callable[[Stand, Contestant, int], Figures]
+    cost: tuple[float, float]
+
+
+MEASURES: Final[Mapping[str, Measure]] = {
+    "tcp": Measure("TCP, one stream each way; CPU of the gateways", tcp, (0.3, 2)),
+    "streams": Measure("TCP, four streams", streams, (0.2, 1)),
+    "both": Measure("TCP, both ways at once", both, (0.2, 1)),
+    "udp-1300": Measure("UDP, 1300 B, 1 Gb/s offered", _udp(1300, "1G"), (0.3, 1)),
+    "udp-64": Measure("UDP, 64 B, 200 Mb/s offered", _udp(64, "200M"), (0.3, 1)),
+    "rtt": Measure("RTT, idle and under a TCP load", rtt, (2.6, 1)),
+    "memory": Measure("memory of the gateways", memory, (0.1, 0)),
+}

@@ -1,0 +1,111 @@
+"""The options of `lab bench`, read and checked. Light to import: every `lab` command reads it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from lab.bench.contestants import CONTESTANTS
+from lab.bench.measures import MEASURES
+from lab.bench.profiles import PROFILES
+from lab.errors import LabError
+from lab.topology import check_name
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable, Sequence
+
+_MOST_SECONDS: Final = 3600
+_MOST_ROUNDS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to measure, checked."""
+
+    name: str
+    only: tuple[str, ...]
+    profiles: tuple[str, ...]
+    measures: tuple[str, ...]
+    rounds: int
+    seconds: int  # iperf3 knows no fractions
+    install: bool
+    output: Path
+    readme: Path | None
+    json: bool
+
+
+def add_options(parser: argparse.ArgumentParser, setting: Callable[[str], str | None]) -> None:
+    """Give the command its options. `setting`: an environment variable's value, if it has one."""
+
+    def names(option: str, known: Iterable[str], text: str) -> None:
+        variable = setting(f"LAB_{option.upper()}")
+        parser.add_argument(
+            f"--{option}",
+            nargs="+",
+            metavar="NAME",
+            default=variable.replace(",", " ").split() if variable else [],
+            help=f"{text}: {' '.join(known)}",
+        )
+
+    names("only", CONTESTANTS, "contestants")
+    names("profiles", PROFILES, "kinds of WAN")
+    names("measures", MEASURES, "measures")
+    parser.add_argument("--rounds", default=setting("LAB_ROUNDS"), metavar="N", help="default: 3")
+    parser.add_argument(
+        "--seconds",
+        default=setting("LAB_SECONDS"),
+        metavar="S",
+        help="of each measurement, default: 2",
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round on veth")
+    parser.add_argument("--install", action="store_true", help="install what is missing, unasked")
+    parser.add_argument(
+        "--output",
+        default=setting("LAB_OUTPUT"),
+        metavar="DIR",
+        help="for JSON, table and chart (default: results/bench-TIME)",
+    )
+    parser.add_argument("--readme", metavar="FILE", help="write the table between its markers")
+
+
+def request(arguments: argparse.Namespace) -> Request:
+    """Check the options of `lab bench`."""
+    if arguments.engine not in {None, "netns"}:
+        raise LabError(f"--engine: bench runs on netns alone, not on {arguments.engine}")
+    quick = arguments.quick
+    seconds = _whole("--seconds", arguments.seconds, 1 if quick else 2, _MOST_SECONDS)
+    rounds = _whole("--rounds", arguments.rounds, 1 if quick else 3, _MOST_ROUNDS)
+    now = time.strftime("%Y%m%d-%H%M%S")
+    default = ("veth",) if quick else tuple(PROFILES)
+    return Request(
+        name=check_name(f"{arguments.name}-bench", "--name"),
+        only=_known("--only", arguments.only, CONTESTANTS),
+        profiles=_known("--profiles", arguments.profiles, PROFILES) or default,
+        measures=_known("--measures", arguments.measures, MEASURES),
+        rounds=rounds,
+        seconds=seconds,
+        install=arguments.install,
+        output=Path(arguments.output or f"results/bench-{now}"),
+        readme=Path(arguments.readme) if arguments.readme else None,
+        json=arguments.format == "json",
+    )
+
+
+def _known(option: str, words: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+    """Return names in their own order; words may be lists with commas."""
+    wanted = [name for word in words for name in word.split(",") if name]
+    for name in wanted:
+        if name not in known:
+            raise LabError(f"{option}: {name!r} is not known; one of {', '.join(known)}")
+    return tuple(name for name in known if name in wanted)
+
+
+def _whole(option: str, text: str | None, default: int, most: int) -> int:
+    if text is None:
+        return default
+    if not (text.isdecimal() and 1 <= int(text) <= most):
+        raise LabError(f"{option}: {text!r} is no whole number from 1 to {most}")
+    return int(text)
