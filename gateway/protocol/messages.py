@@ -26,6 +26,7 @@ MLKEM_CIPHERTEXT_LENGTH: Final = 1088  # FIPS 203, table 3
 MAC_LENGTH: Final = 32  # HMAC-SHA256
 
 TEXT_LENGTH: Final = 300  # characters
+MAX_TOTAL: Final = 1 << 53  # what every JSON reader holds exactly (RFC 8259, section 6)
 
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}\Z"
 
@@ -43,6 +44,7 @@ MlkemCiphertext = Annotated[
 Mac = Annotated[bytes, msgspec.Meta(min_length=MAC_LENGTH, max_length=MAC_LENGTH)]
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_LENGTH)]
 Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z-]{1,40}\Z")]
+Total = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOTAL)]
 
 
 class MalformedError(Exception):
@@ -116,7 +118,20 @@ class Pong(Message, frozen=True):
     token: Token
 
 
-AnyMessage = Hello | Welcome | Reject | Confirm | Ready | Disconnect | Ping | Pong
+class PathReport(Message, frozen=True, tag="path-report"):
+    """Either: what came of the records that you sent, in totals since my data plane started.
+
+    `records` opened, and had `datagrams` datagrams; `large` of them had one of more than
+    `wire.MIN_DATAGRAM_SIZE` bytes. `lost`: passed over; a late one takes itself off again.
+    """
+
+    records: Total
+    datagrams: Total
+    lost: Total
+    large: Total
+
+
+AnyMessage = Hello | Welcome | Reject | Confirm | Ready | Disconnect | Ping | Pong | PathReport
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)

@@ -59,6 +59,13 @@ ANYTHING: st.SearchStrategy[messages.AnyMessage] = st.one_of(
     st.builds(messages.Disconnect, reason=st.text(st.characters(codec="utf-8"), max_size=300)),
     st.builds(messages.Ping, token=st.integers(0, 2**32 - 1)),
     st.builds(messages.Pong, token=st.integers(0, 2**32 - 1)),
+    st.builds(
+        messages.PathReport,
+        records=st.integers(0, messages.MAX_TOTAL),
+        datagrams=st.integers(0, messages.MAX_TOTAL),
+        lost=st.integers(0, messages.MAX_TOTAL),
+        large=st.integers(0, messages.MAX_TOTAL),
+    ),
 )
 
 

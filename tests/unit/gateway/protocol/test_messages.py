@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.protocol import messages
-from gateway.protocol.messages import Hello, MalformedError, Ping, Reject
+from gateway.protocol.messages import Hello, MalformedError, PathReport, Ping, Reject
 
 
 def framed(body: bytes) -> bytes:
@@ -16,6 +16,15 @@ def test_a_ping_on_the_wire() -> None:
     frame = messages.encode(Ping(token=7))
     assert frame == b'\x00\x00\x00\x19{"type":"ping","token":7}'
     assert messages.decode(frame) == Ping(token=7)
+
+
+def test_a_path_report_on_the_wire() -> None:
+    report = PathReport(records=1, datagrams=64, lost=0, large=1 << 53)
+    frame = messages.encode(report)
+    assert frame[4:] == (
+        b'{"type":"path-report","records":1,"datagrams":64,"lost":0,"large":9007199254740992}'
+    )
+    assert messages.decode(frame) == report
 
 
 @pytest.mark.parametrize(
@@ -33,6 +42,12 @@ def test_a_ping_on_the_wire() -> None:
         (b'{"type":"ping","token":4294967296}', "<= 4294967295"),
         (b'{"type":"ping","token":true}', "Expected `int`"),
         (b'{"type":"pong ","token":1}', "Invalid value"),
+        (b'{"type":"path-report","records":1,"datagrams":1,"lost":-1,"large":1}', ">= 0"),
+        (
+            b'{"type":"path-report","records":9007199254740993,"datagrams":1,"lost":1,"large":1}',
+            "<= 9007199254740992",
+        ),
+        (b'{"type":"path-report","records":1,"datagrams":1,"lost":1}', "missing required field"),
         (b'{"type":"reject","code":"x","message":"\xff"}', None),
         (b'{"type":"reject","code":"' + b"[" * 40 + b'","message":""}', "regex"),
         (b"[" * 60_000, None),
