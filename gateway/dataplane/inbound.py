@@ -17,6 +17,8 @@ import logging
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from gateway.dataplane.join import HEADERS as HEADERS_JOINED
+from gateway.dataplane.join import join, joinable
 from gateway.dataplane.landing import Landing
 from gateway.dataplane.offload import is_superpacket, rebuild, segment_size
 from gateway.dataplane.split import split
@@ -135,18 +137,14 @@ class Inbound:
         kept, fragments = landing.kept, waiting.fragments
         end = kept + count
         rows = slice(kept * HEADER_SIZE, end * HEADER_SIZE)
-        if (
-            landing.headers[rows] == waiting.headers[rows]
-            and (tail == landing.size if end < fragments else end == fragments)
-            and fits_a_record(landing.size, fragments, tail)
-            and address == waiting.session.endpoint
-        ):
-            if end < fragments:
+        if landing.headers[rows] == waiting.headers[rows] and address == waiting.session.endpoint:
+            if end < fragments and tail == landing.size:
                 landing.kept = end
-            else:
+                return
+            if end == fragments and fits_a_record(landing.size, fragments, tail):
                 self._waiting, landing.kept = None, 0
                 self._open_in_place(waiting.session, fragments, waiting.counter, 0, tail, now)
-            return
+                return
         self._spill()
         landing.to_front(kept, end)
         self._sort(count, tail, address, now)
@@ -312,11 +310,16 @@ class Inbound:
         if frames is None:
             peer.drop(Drop.BAD_FRAME)
             return
-        for start, end in frames:
-            self._deliver(start, end, peer)
+        first = 0
+        while first < len(frames):
+            first += self._deliver(frames, first, peer)
 
-    def _deliver(self, start: int, end: int, peer: Peer) -> None:
-        """Check the frame at plain[start:end] and write it to the TUN."""
+    def _deliver(self, frames: list[tuple[int, int]], first: int, peer: Peer) -> int:
+        """Check this frame of the plain buffer and write it to the TUN.
+
+        With it go those behind it that differ in nothing that is checked; return how many it was.
+        """
+        start, end = frames[first]
         frame = self._plain[start + FRAME_LENGTH.size : end]
         version = frame[VNET_HEADER_SIZE] >> 4
         if version == 4:
@@ -327,39 +330,60 @@ class Inbound:
             sound = not destination.startswith(_LOW_IPV6)
         else:
             peer.drop(Drop.NOT_IP)
-            return
+            return 1
         if not rebuild(frame):
             peer.drop(Drop.BAD_OFFLOAD)
-            return
+            return 1
+        count = 1
+        if self.tun_offload and len(frames) - first > 1:
+            count = joinable(self._plain, frames, first)
         if self._directory.routes.lookup(source) is not peer:
-            peer.drop(Drop.WRONG_SOURCE)
-            return
-        if not sound:
-            peer.drop(Drop.BAD_DESTINATION)
-            return
-        try:
-            if is_superpacket(frame):
-                self._write_superpacket(frame, start, end)
+            peer.drop(Drop.WRONG_SOURCE, count)
+        elif not sound:
+            peer.drop(Drop.BAD_DESTINATION, count)
+        else:
+            try:
+                if count > 1:
+                    self._write_joined(frames[first : first + count])
+                elif is_superpacket(frame):
+                    self._write_superpacket(frame, start, end)
+                else:
+                    self._tun.write(frame)
+            except OSError as error:
+                peer.drop(WRITE_FAILURES.get(error.errno or 0, Drop.TUN_FAILED), count)
             else:
-                self._tun.write(frame)
+                peer.rx_packets += count
+                peer.rx_bytes += count * (len(frame) - VNET_HEADER_SIZE)
+        return count
+
+    def _write_joined(self, frames: list[tuple[int, int]]) -> None:
+        """Write them as one superpacket, or one by one where the kernel takes none."""
+        start, end = frames[0]
+        before = bytes(self._plain[start:end][:HEADERS_JOINED])
+        try:
+            self._tun.write_parts(join(self._plain, frames))
         except OSError as error:
-            peer.drop(WRITE_FAILURES.get(error.errno or 0, Drop.TUN_FAILED))
-            return
-        peer.rx_packets += 1
-        peer.rx_bytes += len(frame) - VNET_HEADER_SIZE
+            self._is_refusal(error)
+            self._plain[start : start + len(before)] = before
+            for start, end in frames:
+                self._tun.write(self._plain[start + FRAME_LENGTH.size : end])
 
     def _write_superpacket(self, frame: memoryview, start: int, end: int) -> None:
-        """Write it whole, or cut where the kernel does not. Raises OSError."""
+        """Write it whole, or cut where the kernel takes none. Raises OSError."""
         if self.tun_offload:
             try:
                 self._tun.write(frame)
             except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                self.tun_offload = False
-                log.warning("the kernel refused a superpacket (EINVAL); they are cut here now")
+                self._is_refusal(error)
             else:
                 return
         most = FRAME_LENGTH.size + segment_size(frame)
         for at, length in split(self._plain, start, end - start, most):
             self._tun.write(self._plain[at + FRAME_LENGTH.size : at + length])
+
+    def _is_refusal(self, error: OSError) -> None:
+        """Take no superpacket to the kernel again, if this is its no. Raises the error if not."""
+        if error.errno != errno.EINVAL:
+            raise error
+        self.tun_offload = False
+        log.warning("the kernel refused a superpacket (EINVAL); they are cut here from now on")

@@ -64,6 +64,9 @@ class Tun(Protocol):
     def write(self, frame: Buffer) -> int:
         """Write one frame."""
 
+    def write_parts(self, parts: Sequence[Buffer]) -> int:
+        """Write one frame that is not in one piece."""
+
 
 class TunDevice:
     """A TUN behind a non-blocking descriptor."""
@@ -83,6 +86,10 @@ class TunDevice:
     def write(self, frame: Buffer) -> int:
         """Write one frame."""
         return os.write(self._fd, frame)
+
+    def write_parts(self, parts: Sequence[Buffer]) -> int:
+        """Write one frame that is not in one piece."""
+        return os.writev(self._fd, parts)
 
 
 class FakeTun:
@@ -111,6 +118,10 @@ class FakeTun:
             raise self.failure
         self.written.append(bytes(frame))
         return len(self.written[-1])
+
+    def write_parts(self, parts: Sequence[Buffer]) -> int:
+        """Write one frame that is not in one piece."""
+        return self.write(b"".join(parts))
 
 
 def open_tun(name: str, *, persist: bool, offload: bool) -> tuple[int, str]:
