@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway import link
 from gateway.dataplane.commands import Commands
@@ -14,31 +15,57 @@ from gateway.dataplane.outbound import Outbound
 from gateway.dataplane.sessions import Directory, Peer, Session
 from gateway.dataplane.tun import FakeTun
 from gateway.dataplane.udp import FakeUdp
-from gateway.protocol.suites import SUITES
-from gateway.protocol.wire import MAX_FRAGMENTS
+from gateway.protocol.suites import SUITES, Transform
+from gateway.protocol.wire import DATAGRAM_SIZE, MAX_FRAGMENTS, Buffer
 from tests.packets import record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 A_PREFIXES = ["10.10.10.0/24", "fd00:a::/64"]
 B_PREFIXES = ["10.10.9.0/24", "fd00:b::/64"]
 A_INDEX, B_INDEX = 0xA0000001, 0xB0000002
 
 
+class Switches(NamedTuple):
+    """Which offloads are on, as in `[dataplane]` of the config."""
+
+    gso: bool = True
+    gro: bool = True
+    tun_offload: bool = True
+
+    def __str__(self) -> str:
+        return "+".join(name for name, on in self._asdict().items() if on) or "none"
+
+
+SWITCHES: Final = [Switches(*each) for each in itertools.product((True, False), repeat=3)]
+
+
 class Plane:
     """A data plane without loop, link and rights: what it reads and writes is in lists."""
 
-    def __init__(self, host: str, network: dict[Any, FakeUdp], datagram_size: int = 1452) -> None:
+    def __init__(
+        self,
+        host: str,
+        network: dict[Any, FakeUdp],
+        *,
+        datagram_size: int = DATAGRAM_SIZE,
+        span: int = MAX_FRAGMENTS,
+        switches: Switches = Switches(),  # noqa: B008 - it is frozen
+    ) -> None:
         self.endpoint = (host, 55555)
         self.tun = FakeTun()
         self.udp = FakeUdp(self.endpoint, network)
-        self.directory = Directory(MAX_FRAGMENTS, datagram_size)
+        self.udp.gro = switches.gro
+        self.directory = Directory(span, datagram_size)
         self.heard: list[int] = []
-        self.outbound = Outbound(self.tun, self.udp, self.directory, gso=True)
+        self.outbound = Outbound(self.tun, self.udp, self.directory, gso=switches.gso)
         self.inbound = Inbound(
             self.tun,
             self.udp,
             self.directory,
             lambda session: self.heard.append(session.index),
-            tun_offload=True,
+            tun_offload=switches.tun_offload,
         )
         self.commands = Commands(self.directory, self.outbound, self.inbound, self.udp.family)
         self._numbers = itertools.count(1)
@@ -80,13 +107,10 @@ class Plane:
         return {str(reason): count for reason, count in total.items()}
 
 
-def meet(suite: str = "aes-256-gcm", datagram_size: int = 1452) -> tuple[Plane, Plane]:
-    """Two sites with a session, both sending; what they told each other so far is forgotten."""
+def meet(suite: str = "aes-256-gcm", **options: Any) -> tuple[Plane, Plane]:
+    """Two sites with a session, both sending; `options` are those of `Plane`."""
     network: dict[Any, FakeUdp] = {}
-    a, b = (
-        Plane("192.0.2.1", network, datagram_size),
-        Plane("192.0.2.2", network, datagram_size),
-    )
+    a, b = (Plane(host, network, **options) for host in ("192.0.2.1", "192.0.2.2"))
     install(a, b, suite, os.urandom(32), os.urandom(32))
     for plane, index in ((a, A_INDEX), (b, B_INDEX)):
         assert plane.order(link.Activate, index=index) is None
@@ -156,10 +180,72 @@ class Forger:
         return datagram
 
 
-def meet_hostile() -> tuple[Plane, Forger]:
-    """Site b, and its peer a gone hostile."""
+def meet_hostile(**options: Any) -> tuple[Plane, Forger]:
+    """Site b, and its peer a gone hostile; `options` are those of `Plane`."""
     network: dict[Any, FakeUdp] = {}
-    a, b = Plane("192.0.2.1", network), Plane("192.0.2.2", network)
+    a, b = (Plane(host, network, **options) for host in ("192.0.2.1", "192.0.2.2"))
     key = os.urandom(32)
     install(a, b, "aes-256-gcm", key, os.urandom(32))
     return b, Forger(b, key)
+
+
+class Witness:
+    """Sees all that a session seals: no counter ever covers two plaintexts, nor even one twice.
+
+    Two records under one counter give away the difference of their plaintexts and, with AES-GCM,
+    the key of the authentication.
+    """
+
+    def __init__(self, sending: Session) -> None:
+        self.counters: list[int] = []
+        self._seal: Transform = sending.seal
+        sending.seal = self
+
+    def __call__(self, nonce: Buffer, data: Buffer, bound: Buffer | None, into: Buffer) -> int:
+        """Seal, and remember the nonce."""
+        counter = int.from_bytes(nonce)
+        assert counter not in self.counters, "a nonce was used twice"
+        self.counters.append(counter)
+        return self._seal(nonce, data, bound, into)
+
+
+def failing(udp: FakeUdp, plan: Iterator[int]) -> None:
+    """Let each send fail with the next errno of the plan; 0, and its end, let it pass."""
+    send = udp.send
+
+    def sometimes(parts: Any, to: Any, segment: int = 0) -> int:
+        number = next(plan, 0)
+        if number:
+            raise OSError(number, os.strerror(number))
+        return send(parts, to, segment)
+
+    udp.send = sometimes  # type: ignore[method-assign]
+
+
+def narrow(udp: FakeUdp, most: int, refusal: int = errno.EMSGSIZE) -> None:
+    """Let the path take datagrams of so many bytes at most.
+
+    `refusal`: what a send that the kernel shall cut fails with; EINVAL before Linux 6.10.
+    """
+    send = udp.send
+
+    def bounded(parts: Any, to: Any, segment: int = 0) -> int:
+        if (segment or sum(map(len, parts))) > most:
+            number = refusal if segment else errno.EMSGSIZE
+            raise OSError(number, os.strerror(number))
+        return send(parts, to, segment)
+
+    udp.send = bounded  # type: ignore[method-assign]
+
+
+def watch(udp: FakeUdp) -> list[bytes]:
+    """Collect the datagrams that leave from now on; they arrive all the same."""
+    left: list[bytes] = []
+    before: Callable[[bytes], list[bytes]] = udp.path
+
+    def path(datagram: bytes) -> list[bytes]:
+        left.append(datagram)
+        return before(datagram)
+
+    udp.path = path
+    return left

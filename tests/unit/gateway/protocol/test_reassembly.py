@@ -6,7 +6,7 @@ import pytest
 
 from gateway.protocol import reassembly
 from gateway.protocol.drops import Drop
-from gateway.protocol.reassembly import Reassembly
+from gateway.protocol.reassembly import Reassembly, fits_a_record
 from gateway.protocol.wire import MAX_RECORD, cut
 
 RECORD = bytes(range(256)) * 12  # 3,072 bytes: three fragments of 1,024
@@ -75,18 +75,58 @@ def test_a_number_that_disagrees_drops(bench: Bench) -> None:
 def test_a_size_that_disagrees_drops(bench: Bench) -> None:
     bench.add(0, PARTS[0])
     assert bench.add(1, PARTS[1][:-1]) is Drop.BAD_FRAGMENT
+    assert bench.add(1, memoryview(bytes(1025))) is Drop.BAD_FRAGMENT
     assert bench.add(2, memoryview(bytes(1025))) is Drop.BAD_FRAGMENT
-    assert bench.add(2, PARTS[2][:1021]) is Drop.BAD_FRAGMENT, "not an even cut"
     bench.add(1, PARTS[1])
     assert bench.add(2, PARTS[2]) == RECORD
 
 
-def test_a_last_fragment_that_came_first_holds_the_others_to_its_size(bench: Bench) -> None:
+@pytest.mark.parametrize("tail", [1, 1023, 1024])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_the_last_fragment_alone_may_be_shorter(
+    bench: Bench, order: tuple[int, ...], tail: int
+) -> None:
+    parts = [PARTS[0], PARTS[1], PARTS[2][:tail]]
+    results = [bench.add(fragment, parts[fragment]) for fragment in order]
+    assert results[-1] == RECORD[: 2048 + tail]
+
+
+def test_a_last_fragment_that_came_first_is_the_least_of_their_sizes(bench: Bench) -> None:
     bench.add(2, PARTS[2])
     assert bench.add(0, PARTS[0][:1023]) is Drop.BAD_FRAGMENT
-    assert bench.add(0, memoryview(bytes(1027))) is Drop.BAD_FRAGMENT
     bench.add(0, PARTS[0])
+    assert bench.add(1, memoryview(bytes(1025))) is Drop.BAD_FRAGMENT
     assert bench.add(1, PARTS[1]) == RECORD
+
+
+@pytest.mark.parametrize(
+    ("size", "fragments", "tail", "fits"),
+    [
+        (1024, 3, 1024, True),
+        (1024, 3, 1, True),
+        (1024, 3, 1025, False),
+        (1024, 64, 1023, True),  # 65,535 bytes
+        (1024, 64, 1024, False),
+        (32767, 3, 1, True),
+        (32767, 3, 2, False),
+        (1040, 64, 0, True),  # of which the last is one byte at least: 65,521
+        (1041, 64, 0, False),
+        (0, 64, 1023, True),  # the others are as long as this one, at least
+        (0, 64, 1024, False),
+    ],
+)
+def test_what_fits_a_record(size: int, fragments: int, tail: int, fits: bool) -> None:
+    assert fits_a_record(size, fragments, tail) is fits
+
+
+def test_it_says_what_it_holds(bench: Bench) -> None:
+    bench.add(0, PARTS[0])
+    assert bench.table.holds(1, 1)
+    assert not bench.table.holds(2, 1)
+    assert not bench.table.holds(1, 2)
+    bench.add(1, PARTS[1])
+    bench.add(2, PARTS[2])
+    assert not bench.table.holds(1, 1)
 
 
 def test_the_longest_record_passes_and_one_byte_more_drops(bench: Bench) -> None:
