@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import os
 import select
-import struct
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.dataplane.tun import open_tun
-from tests.netns.gateway.namespace import ip
+from tests.netns.gateway.namespace import in_fresh_namespace, ip
 from tests.packets import NO_OFFLOAD, ipv4
-from tests.superpackets import DESTINATION, SOURCE, ones_sum
+from tests.superpackets import DESTINATION, SOURCE, mend_ipv4
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from gateway.protocol.wire import Buffer
 
@@ -44,7 +43,7 @@ class Forwarding:
         self._marks += 1
         mark = b"mark %d" % self._marks
         packet = bytearray(ipv4(SOURCE[4], DESTINATION[4], mark, EXPERIMENT))
-        packet[10:12] = struct.pack(">H", 0xFFFF ^ ones_sum(bytes(packet[:20])))
+        mend_ipv4(packet)
         self.write(NO_OFFLOAD + packet)
         found: list[bytes] = []
         while not found or found[-1][20:] != mark:
@@ -76,3 +75,13 @@ def forwarding() -> Iterator[Forwarding]:
     finally:
         for end in ends:
             os.close(end)
+
+
+def with_forwarding(act: Callable[[Forwarding], None]) -> None:
+    """Act in a namespace of its own that forwards."""
+
+    async def story() -> None:
+        with forwarding() as through:
+            act(through)
+
+    in_fresh_namespace(story)

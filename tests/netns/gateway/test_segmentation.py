@@ -11,14 +11,11 @@ import pytest
 
 from gateway.dataplane.offload import rebuild
 from gateway.dataplane.split import split
-from tests.netns.gateway.forwarding import forwarding
-from tests.netns.gateway.namespace import in_fresh_namespace
+from tests.netns.gateway.forwarding import with_forwarding
 from tests.packets import TCP, UDP
 from tests.superpackets import ACK, CWR, ECE, FIN, FRAME_HEADER, PSH, Superpacket, finished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.netns.gateway.forwarding import Forwarding
 
 pytestmark = pytest.mark.netns
@@ -80,14 +77,6 @@ def forwarded(*frames: bytes) -> list[bytes]:
 
     with_forwarding(write)
     return found
-
-
-def with_forwarding(act: Callable[[Forwarding], None]) -> None:
-    async def story() -> None:
-        with forwarding() as through:
-            act(through)
-
-    in_fresh_namespace(story)
 
 
 def at_the_far_end(whole: Superpacket) -> Superpacket:
