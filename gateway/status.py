@@ -22,7 +22,7 @@ def show(status: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("peer", "state", "control", "data", "endpoint", "suite", "age", "heard"):
         table.add_column(title)
-    for title in ("in", "out"):
+    for title in ("in", "out", "lost", "span", "datagram"):
         table.add_column(title, justify="right")
     for peer in status["peers"]:
         table.add_row(
@@ -36,6 +36,9 @@ def show(status: dict[str, Any]) -> None:
             _age(peer["heard"]),
             f"{peer['rx_packets']} ({_size(peer['rx_bytes'])})",
             f"{peer['tx_packets']} ({_size(peer['tx_bytes'])})",
+            str(peer["lost"]),
+            str(peer["span"] or "-"),
+            str(peer["datagram"] or "-"),
         )
     console.print(table)
     for peer in status["peers"]:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import config as configuration
 from gateway import pki
+from gateway.control.channel import Channel
 from gateway.control.connector import Connector
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.peers import Peers
 from gateway.control.server import Server
 from gateway.credentials import Credentials
 from gateway.errors import GatewayError
+from gateway.protocol.handshake import Initiator, Install, Party, Send
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -29,6 +31,7 @@ class RecordedDataPlane:
     """Says yes to everything, unless told otherwise, and remembers the order."""
 
     events: list[tuple[str, Any]] = field(default_factory=list)
+    shapes: list[link.Shape] = field(default_factory=list)
     live: dict[int, dict[str, Any]] = field(default_factory=dict)
     refuse: str | None = None
     ready: bool = True
@@ -54,6 +57,9 @@ class RecordedDataPlane:
 
     async def set_routes(self, entries: Iterable[tuple[str, str]]) -> None:
         self.events.append(("routes", sorted(entries)))
+
+    def shape(self, shape: link.Shape) -> None:
+        self.shapes.append(shape)
 
     async def report(self) -> None:
         pass
@@ -181,3 +187,27 @@ async def meet(dialler: Side, listener: Side) -> None:
 
 
 background: set[asyncio.Task[str]] = set()
+
+
+async def trusted(side: Side, to: Side) -> Channel:
+    """A channel of a peer whose certificate is good, and whose program is not ours."""
+    sock = socket.create_connection(("127.0.0.1", to.port))
+    return await Channel.open(sock, side.credentials.clients[side.peer.name])
+
+
+async def shake_hands(b: Side, a: Side) -> Channel:
+    """What b's own program does, without what follows."""
+    channel = await trusted(b, a)
+    own = Party("gw-b", b.credentials.identity.sha256, 1, 2)
+    machine = Initiator(own, "gw-a", a.credentials.identity.sha256, ["aes-256-gcm"])
+    events = list(machine.start())
+    while not machine.done:
+        for event in events:
+            if isinstance(event, Send):
+                await channel.write(event.frame)
+            if isinstance(event, Install):
+                events = list(machine.installed())
+                break
+        else:
+            events = list(machine.receive(await channel.read()))
+    return channel

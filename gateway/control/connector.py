@@ -27,7 +27,8 @@ from gateway.protocol.messages import MalformedError
 if TYPE_CHECKING:
     from gateway.config import Address, Config
     from gateway.control.dataplane import DataPlane
-    from gateway.control.peers import Peer, Peers
+    from gateway.control.peer import Peer
+    from gateway.control.peers import Peers
     from gateway.identity import Identity
 
 log = logging.getLogger(__name__)

@@ -43,16 +43,19 @@ class DataPlane:
         *,
         ready: Callable[[link.Ready], None],
         heard: Callable[[int], None],
+        counted: Callable[[Collection[str]], None],
         broken: Callable[[], None],
     ) -> None:
         """`ready` is called once on each new link, `heard` for a session's first record.
 
+        `counted`: the counters of these peers are new.
         `broken`: we dropped the link because of what came over it; only a new one can help.
         Counters of other names than `peers`, and of drops that we do not know, are ignored.
         """
         self._names = frozenset(peers)
         self._on_ready = ready
         self._on_heard = heard
+        self._on_counted = counted
         self._on_broken = broken
         self._link: socket.socket | None = None
         self._numbers = itertools.count(1)
@@ -120,6 +123,11 @@ class DataPlane:
         for start in range(0, len(table), link.ROUTES_A_BATCH):
             self._send(link.Routes(entries=table[start : start + link.ROUTES_A_BATCH]))
         await self._request(lambda seq: link.CommitRoutes(seq=seq))
+
+    def shape(self, shape: link.Shape) -> None:
+        """Say how records to a peer may be. A data plane that is gone need not know."""
+        with contextlib.suppress(DataPlaneError):
+            self._send(shape)
 
     async def report(self) -> None:
         """Bring `counters` and `drops` up to this moment."""
@@ -201,11 +209,13 @@ class DataPlane:
                 else:
                     answer.set_exception(DataPlaneError(message.error))
             case link.Counters():
-                for name in self._names & message.peers.keys():
+                known = self._names & message.peers.keys()
+                for name in known:
                     counters = message.peers[name]
                     drops = _known(counters.drops)
                     self.counters[name] = msgspec.structs.replace(counters, drops=drops)
                 self.drops = _known(message.drops)
+                self._on_counted(known)
             case link.Heard():
                 self._on_heard(message.index)
 

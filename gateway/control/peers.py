@@ -1,14 +1,11 @@
-"""Every peer's state: what we want, what stands, and the steps between.
-
-    waiting       they dial us, no session yet          connecting    we dial, no session yet
-    established   a session; data flows                 disconnected  taken down by command
+"""The only hands on peers' sessions and routes: the steps from one state of a peer to another.
 
 A session outlives its control channel: the data plane needs none to go on. It ends when the peer
 says goodbye, when a command says so, or when its data plane dies (its keys die with it, and are
 never installed twice). One that a new handshake replaced *fades*: nothing is sent on it any more,
 but the peer's records still open on it for `OVERLAP` seconds.
 
-Not here: how a channel comes about (server.py, connector.py).
+Not here: how a channel comes about (server.py, connector.py), a peer's states (peer.py).
 """
 
 from __future__ import annotations
@@ -23,18 +20,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.control.channel import LINGER
 from gateway.control.dataplane import DataPlaneError
+from gateway.control.paths import Paths
+from gateway.control.peer import Peer
 from gateway.control.sessions import HandshakeError, boottime
 from gateway.errors import GatewayError
 from gateway.identity import explain
 from gateway.protocol import messages
-from gateway.protocol.messages import Disconnect, MalformedError, Ping, Pong
+from gateway.protocol.messages import Disconnect, MalformedError, PathReport, Ping, Pong
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
     from gateway import link
     from gateway.config import Config
-    from gateway.config import Peer as PeerConfig
     from gateway.control.channel import Channel
     from gateway.control.dataplane import DataPlane
     from gateway.control.sessions import Session
@@ -45,60 +43,17 @@ log = logging.getLogger(__name__)
 
 PING_EVERY: Final = 3.0  # seconds
 SILENCE: Final = 10.0  # seconds without a frame: the connection is dead; three pings went unheard
-FRAMES: Final = 32  # in FRAMES_WITHIN seconds; an honest peer sends a ping, a pong and a goodbye
+FRAMES: Final = 32
+"""In `FRAMES_WITHIN` seconds. An honest peer sends a ping and a path report each second at most,
+answers ours, and says goodbye."""
 FRAMES_WITHIN: Final = 3.0
 OVERLAP: Final = 10.0
 """Seconds that a replaced session goes on receiving: an initiator sends on it until our `ready`
 reaches it, and what it sent is on its way."""
 
 
-class Peer:
-    """One peer: its configuration, and what stands with it now."""
-
-    def __init__(self, config: PeerConfig, trust: Trust) -> None:
-        self.config = config
-        self.name = config.name
-        self.trust = trust
-        self.wanted = True
-        self.session: Session | None = None
-        # Sessions of a control plane before us, until one of ours replaces them.
-        self.orphans: list[int] = []
-        # What the session replaced last: one generation, so that nobody can pile them up.
-        self.fading: list[int] = []
-        self.channel: Channel | None = None
-        self.routed = False  # packets to it belong into the tunnel
-        self.greeting = False  # our own dial is between its hello and its end
-        self.error: str | None = None
-        self.lock = asyncio.Lock()
-        self.changed = asyncio.Event()
-
-    @property
-    def state(self) -> str:
-        """One word for `status`."""
-        if not self.wanted:
-            return "disconnected"
-        if self.session is not None:
-            return "established"
-        return "waiting" if self.config.connect is None else "connecting"
-
-    @property
-    def current(self) -> list[int]:
-        """The sessions that a new one would replace."""
-        return [*self.orphans, *([self.session.index] if self.session else [])]
-
-    @property
-    def indices(self) -> list[int]:
-        """All sessions that the data plane holds for it."""
-        return [*self.fading, *self.current]
-
-    @property
-    def prefixes(self) -> list[str]:
-        """What is behind it."""
-        return [str(prefix) for prefix in self.config.prefixes]
-
-
 class Peers:
-    """All peers, and the only hands on their sessions and routes."""
+    """All peers."""
 
     def __init__(
         self, config: Config, trusts: dict[str, Trust], dataplane: DataPlane, kernel: Kernel
@@ -108,6 +63,7 @@ class Peers:
         self._heard: set[int] = set()  # sessions of which a record has opened
         self._under_way: set[int] = set()  # indices of handshakes
         self._tasks: set[asyncio.Task[None]] = set()  # which nobody need wait for
+        self.paths = Paths(config, dataplane)
         self.all = {name: Peer(peer, trusts[name]) for name, peer in config.peers.items()}
 
     def get(self, name: str) -> Peer | None:
@@ -150,7 +106,8 @@ class Peers:
             self._refuse_loop(session)
             peer.routed = True  # said first: `_resume` may set all routes while we wait
             try:
-                # Routes before packets: the first record may be answered at once.
+                # Before packets: how they may be, and the way of the answers.
+                self.paths.connected(peer.name, str(session.endpoint))
                 await self._kernel.add_routes(peer.config.prefixes)
                 await self._dataplane.activate(session.index)
             except GatewayError as error:
@@ -213,7 +170,10 @@ class Peers:
 
     async def serve(self, peer: Peer, channel: Channel) -> str:
         """Answer on an established channel until it ends; say why it did."""
-        pinging = asyncio.create_task(_ping(channel))
+        beside = [
+            asyncio.create_task(_ping(channel)),
+            asyncio.create_task(self.paths.report(peer.name, channel)),
+        ]
         try:
             why = await self._listen(peer, channel)
         except EOFError:
@@ -223,7 +183,8 @@ class Peers:
         except MalformedError as error:
             why = f"malformed frame: {error}"
         finally:
-            pinging.cancel()
+            for task in beside:
+                task.cancel()
             ours = peer.channel is not channel  # a goodbye of ours, or a newer connection
             self.lost(channel)
             channel.abort()
@@ -241,10 +202,14 @@ class Peers:
             if len(arrivals) == FRAMES and now - arrivals[0] < FRAMES_WITHIN:
                 return f"a flood: more than {FRAMES} frames in {FRAMES_WITHIN:.0f} s"
             arrivals.append(now)
-            match messages.decode(frame):
+            message = messages.decode(frame)
+            if peer.channel is channel:  # an older connection tells of the past
+                report = message if isinstance(message, PathReport) else None
+                self.paths.heard(peer.name, report)
+            match message:
                 case Ping(token):
                     await channel.send(Pong(token=token))
-                case Pong():
+                case Pong() | PathReport():
                     pass
                 case Disconnect(reason):
                     if peer.channel is channel:  # an older connection's goodbye ends nothing
@@ -304,6 +269,7 @@ class Peers:
         await self._dataplane.set_routes(
             (prefix, peer.name) for peer in self.all.values() for prefix in peer.prefixes
         )
+        self.paths.order_all()
         await self._retire(unknown)
         await self._kernel.set_routes(
             prefix for peer in self.all.values() if peer.routed for prefix in peer.config.prefixes
@@ -344,36 +310,8 @@ class Peers:
         """One table a peer, as `gateway status` shows it."""
         with contextlib.suppress(DataPlaneError):  # `planes.data.ready` says so
             await self._dataplane.report()
-        return [self._row(peer) for peer in self.all.values()]
-
-    def _data(self, session: Session | None) -> str | None:
-        """`silent` while no record came: is UDP blocked on the way? Each side begins with one."""
-        if session is None:
-            return None
-        return "up" if session.index in self._heard else "silent"
-
-    def _row(self, peer: Peer) -> dict[str, object]:
-        now, session = boottime(), peer.session
-        counters = self._dataplane.counters.get(peer.name)
-        heard = counters.heard if counters else None
-        return {
-            "name": peer.name,
-            "state": peer.state,
-            "control": "down" if peer.channel is None else "up",
-            "data": self._data(session),
-            "endpoint": str(session.endpoint) if session else None,
-            "suite": session.suite if session else None,
-            "session": f"{session.index:#010x}" if session else None,
-            "age": round(now - session.since, 1) if session else None,
-            "heard": round(now - heard, 1) if heard is not None else None,
-            "prefixes": peer.prefixes,
-            "rx_packets": counters.rx_packets if counters else 0,
-            "rx_bytes": counters.rx_bytes if counters else 0,
-            "tx_packets": counters.tx_packets if counters else 0,
-            "tx_bytes": counters.tx_bytes if counters else 0,
-            "drops": counters.drops if counters else {},
-            "error": peer.error,
-        }
+        counters = self._dataplane.counters
+        return [peer.row(counters.get(peer.name), self._heard) for peer in self.all.values()]
 
 
 async def _ping(channel: Channel) -> None:

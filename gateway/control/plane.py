@@ -24,10 +24,10 @@ from gateway.system.netlink import Kernel
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine
+    from collections.abc import Collection, Coroutine
 
     from gateway.config import Config
-    from gateway.control.peers import Peer
+    from gateway.control.peer import Peer
     from gateway.credentials import Credentials
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class ControlPlane:
             config.peers.keys(),
             ready=self._data_plane_ready,
             heard=self._heard,
+            counted=self._counted,
             broken=self._link_broken,
         )
         self._kernel = Kernel(config.tun.name)
@@ -153,6 +154,9 @@ class ControlPlane:
 
     def _heard(self, index: int) -> None:
         self._peers.heard(index)
+
+    def _counted(self, names: Collection[str]) -> None:
+        self._peers.paths.counted(names)
 
     async def _answer(self, request: admin.AnyRequest) -> dict[str, Any]:
         match request:

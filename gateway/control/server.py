@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from gateway.config import Config
     from gateway.control.dataplane import DataPlane
-    from gateway.control.peers import Peer, Peers
+    from gateway.control.peer import Peer
+    from gateway.control.peers import Peers
     from gateway.identity import Identity
 
 log = logging.getLogger(__name__)

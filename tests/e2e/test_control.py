@@ -15,19 +15,20 @@ import msgspec
 import pytest
 
 from gateway import link, pki
-from gateway.control.channel import Channel
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.server import HALF_OPEN_EACH
 from gateway.control.server import _source as source_of
 from gateway.control.sessions import HandshakeError
 from gateway.identity import Refused
-from gateway.protocol.handshake import Initiator, Install, Party, Send
+from gateway.protocol.handshake import Initiator, Party, Send
 from gateway.protocol.messages import Disconnect, Ping, Reject
-from tests.controls import meet, play, until
+from tests.controls import meet, play, shake_hands, trusted, until
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
+    from gateway.control.channel import Channel
     from tests.controls import Side
 
 
@@ -114,30 +115,6 @@ def test_no_session_whose_endpoint_is_behind_the_tunnel(tmp_path: Path) -> None:
     play(story, tmp_path)
 
 
-async def trusted(side: Side, to: Side) -> Channel:
-    """A channel of a peer whose certificate is good, and whose program is not ours."""
-    sock = socket.create_connection(("127.0.0.1", to.port))
-    return await Channel.open(sock, side.credentials.clients[side.peer.name])
-
-
-async def shake_hands(b: Side, a: Side) -> Channel:
-    """What b's own program does, without what follows."""
-    channel = await trusted(b, a)
-    own = Party("gw-b", b.credentials.identity.sha256, 1, 2)
-    machine = Initiator(own, "gw-a", a.credentials.identity.sha256, ["aes-256-gcm"])
-    events = list(machine.start())
-    while not machine.done:
-        for event in events:
-            if isinstance(event, Send):
-                await channel.write(event.frame)
-            if isinstance(event, Install):
-                events = list(machine.installed())
-                break
-        else:
-            events = list(machine.receive(await channel.read()))
-    return channel
-
-
 def test_a_flood_of_a_trusted_peer_ends_its_connection_alone(tmp_path: Path) -> None:
     async def story(a: Side, b: Side) -> None:
         channel = await shake_hands(b, a)
@@ -205,9 +182,14 @@ def test_a_control_plane_does_not_believe_its_data_plane(tmp_path: Path) -> None
 
     async def story() -> None:
         seen: list[link.Ready] = []
+        counted: list[Collection[str]] = []
         broken: list[bool] = []
         plane = DataPlane(
-            ["gw-b"], ready=seen.append, heard=lambda _: None, broken=lambda: broken.append(True)
+            ["gw-b"],
+            ready=seen.append,
+            heard=lambda _: None,
+            counted=counted.append,
+            broken=lambda: broken.append(True),
         )
         ours, theirs = link.pair()
         plane.attach(ours)
@@ -221,6 +203,7 @@ def test_a_control_plane_does_not_believe_its_data_plane(tmp_path: Path) -> None
         assert plane.counters.keys() == {"gw-b"}
         assert plane.counters["gw-b"].drops == {"replay": 2}
         assert plane.drops == {}
+        assert counted == [{"gw-b"}]
         theirs.send(link.encode(link.Ready(pid=8, sessions=[])))  # one a link
         await until(lambda: bool(broken))
         assert len(seen) == 1

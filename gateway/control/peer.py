@@ -1,0 +1,95 @@
+"""One peer: what we want of it, what stands with it now, and how `gateway status` shows it.
+
+    waiting       it dials us, no session yet          connecting    we dial, no session yet
+    established   a session; data flows                disconnected  taken down by command
+
+Who changes it: peers.py, and connector.py for `greeting` and `error`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway.control.sessions import boottime
+from gateway.link import PeerCounters
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from gateway import config
+    from gateway.control.channel import Channel
+    from gateway.control.sessions import Session
+    from gateway.identity import Trust
+
+
+class Peer:
+    """One peer: its configuration, and what stands with it now."""
+
+    def __init__(self, config: config.Peer, trust: Trust) -> None:
+        self.config = config
+        self.name = config.name
+        self.trust = trust
+        self.wanted = True
+        self.session: Session | None = None
+        # Sessions of a control plane before us, until one of ours replaces them.
+        self.orphans: list[int] = []
+        # What the session replaced last: one generation, so that nobody can pile them up.
+        self.fading: list[int] = []
+        self.channel: Channel | None = None
+        self.routed = False  # packets to it belong into the tunnel
+        self.greeting = False  # our own dial is between its hello and its end
+        self.error: str | None = None
+        self.lock = asyncio.Lock()
+        self.changed = asyncio.Event()
+
+    @property
+    def state(self) -> str:
+        """One word for `status`."""
+        if not self.wanted:
+            return "disconnected"
+        if self.session is not None:
+            return "established"
+        return "waiting" if self.config.connect is None else "connecting"
+
+    @property
+    def current(self) -> list[int]:
+        """The sessions that a new one would replace."""
+        return [*self.orphans, *([self.session.index] if self.session else [])]
+
+    @property
+    def indices(self) -> list[int]:
+        """All sessions that the data plane holds for it."""
+        return [*self.fading, *self.current]
+
+    @property
+    def prefixes(self) -> list[str]:
+        """What is behind it."""
+        return [str(prefix) for prefix in self.config.prefixes]
+
+    def row(self, counters: PeerCounters | None, heard: Container[int]) -> dict[str, object]:
+        """Its table in `gateway status`. `heard`: sessions of which a record has opened."""
+        now, session = boottime(), self.session
+        counted = counters or PeerCounters()
+        return {
+            "name": self.name,
+            "state": self.state,
+            "control": "down" if self.channel is None else "up",
+            # `silent` while no record came: is UDP blocked on the way? Each side begins with one.
+            "data": ("up" if session.index in heard else "silent") if session else None,
+            "endpoint": str(session.endpoint) if session else None,
+            "suite": session.suite if session else None,
+            "session": f"{session.index:#010x}" if session else None,
+            "age": round(now - session.since, 1) if session else None,
+            "heard": round(now - counted.heard, 1) if counted.heard is not None else None,
+            "prefixes": self.prefixes,
+            "rx_packets": counted.rx_packets,
+            "rx_bytes": counted.rx_bytes,
+            "tx_packets": counted.tx_packets,
+            "tx_bytes": counted.tx_bytes,
+            "lost": counted.rx_lost,
+            "span": counters.span if counters else None,
+            "datagram": counters.datagram_size if counters else None,
+            "drops": counted.drops,
+            "error": self.error,
+        }
