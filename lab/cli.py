@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _EPILOG: Final = """\
 every option is an environment variable too:
-  ENGINE, LAB_NAME, LAB_FILE, LAB_FORMAT, LAB_TIMEOUT, LAB_JUNIT, LAB_ONLY
+  ENGINE, LAB_NAME, LAB_FILE, LAB_FORMAT, LAB_TIMEOUT, LAB_JUNIT, LAB_ONLY, and for bench
+  LAB_BENCH_ONLY, _PROFILES, _MEASURES, _ROUNDS, _SECONDS, _OUTPUT, _README
 exit codes: 0 pass, 1 failed, 2 unusable input or environment, 3 warnings, 130 interrupted
 """
 
@@ -98,7 +99,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         argv=argv[1:] if argv[:1] == ["--"] else argv,
         follow=getattr(arguments, "follow", False),
         junit=Path(junit) if junit else None,
-        only=None if measured else getattr(arguments, "only", None),
+        only=getattr(arguments, "only", None),
         bench=bench.request(arguments) if measured else None,
     )
 

@@ -37,7 +37,8 @@ _TOOLS: Final = {  # what uses it, by command
     "nsenter": "the netns engine",
     "ethtool": "the netns engine",
     "tcpdump": "people",
-    "iperf3": "people",
+    "iperf3": "lab bench",
+    "nft": "lab bench",
 }
 _STYLES: Final = {"ok": "green", "warning": "yellow", "bad": "bold red"}
 

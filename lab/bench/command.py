@@ -10,31 +10,57 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
 
-from lab.bench import plan, runs, table, tools
+from lab.bench import chart, plan, runs, table, tools
 from lab.bench.contestants import CONTESTANTS
 from lab.bench.machine import describe
 from lab.bench.measures import METRICS
-from lab.bench.statistics import REFERENCES, medians, ratios
+from lab.bench.statistics import NO_TUNNEL, RIVAL, medians, ratios
 from lab.engines.netns import NetnsEngine
 from lab.errors import EngineError, LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from lab.bench.plan import Cell
     from lab.bench.request import Request
     from lab.bench.runs import Sample
 
 
+_MEASURED_WITH: Final = ("only", "profiles", "measures", "rounds", "seconds")
+
+
 def bench(asked: Request) -> int:
-    """Measure, and write what came of it."""
+    """Measure, and write what came of it; after Ctrl-C, what had come until then."""
     found = NetnsEngine.available()
     if not found.ok:
         raise EngineError(f"bench: {found.reason}")
     if asked.readme:
-        table.read(asked.readme)
+        table.place(asked.readme, None)
+    turns = _turns(asked)
+    try:
+        asked.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"--output: {asked.output}: {error.strerror}") from None
+    samples: list[Sample] = []
+    progress = Progress(turns, asked.seconds)
+    try:
+        with closing(runs.run(asked.name, turns, asked.seconds)) as measured:
+            for sample in measured:
+                samples.append(sample)
+                progress.tell(sample)
+    except KeyboardInterrupt:
+        if samples:
+            _write(asked, samples)
+        print("lab: interrupted; nothing of the bench is left running", file=sys.stderr)
+        return 130
+    return _write(asked, samples)
+
+
+def _turns(asked: Request) -> list[Cell]:
+    """Plan the run with whoever can take part; say who cannot."""
     wanted = asked.only or tuple(CONTESTANTS)
     tools.offer(wanted, install=asked.install)
     ready, left_out = tools.available(wanted)
@@ -45,31 +71,35 @@ def bench(asked: Request) -> int:
     )
     if not turns:
         raise LabError("bench: no contestant is left to measure")
-    try:
-        asked.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LabError(f"--output: {asked.output}: {error.strerror}") from None
-    samples = runs.run(asked.name, turns, asked.seconds, _progress(turns, asked.seconds))
-    return _show(asked, samples)
+    return turns
 
 
-def _progress(turns: Sequence[Cell], seconds: int) -> Callable[[int, Sample], None]:
-    whole = plan.estimate(turns, seconds)
-    start = time.monotonic()
-    print(f"lab: {len(turns)} turns, about {_minutes(whole)}", file=sys.stderr, flush=True)
+class Progress:
+    """What a person reads meanwhile: a line for each turn, and how long the rest takes."""
 
-    def told(place: int, sample: Sample) -> None:
-        done = plan.estimate(turns[: place + 1], seconds)
-        left = (time.monotonic() - start) * (whole - done) / done
-        cell = sample.cell
+    def __init__(self, turns: Sequence[Cell], seconds: int) -> None:
+        self._costs = [cell.cost(seconds) for cell in turns]
+        self._done = 0
+        self._start = time.monotonic()
+        say(f"{len(turns)} turns, about {_minutes(sum(self._costs))}")
+
+    def tell(self, sample: Sample) -> None:
+        """Note that the next turn is over."""
+        self._done += 1
+        done, left = sum(self._costs[: self._done]), sum(self._costs[self._done :])
+        left *= (time.monotonic() - self._start) / done
+        cell, said = sample.cell, sample.fault or _brief(sample)
         print(
-            f"[{place + 1}/{len(turns)}, {_minutes(left)} left] round {cell.round}, "
-            f"{cell.profile}, {cell.contestant}: {sample.fault or _brief(sample)}",
+            f"[{self._done}/{len(self._costs)}, {_minutes(left)} left] round {cell.round}, "
+            f"{cell.profile}, {cell.contestant}: {said}",
             file=sys.stderr,
             flush=True,
         )
 
-    return told
+
+def say(text: str) -> None:
+    """Tell a person something that is no result."""
+    print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
 def _brief(sample: Sample) -> str:
@@ -86,33 +116,33 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def _show(asked: Request, samples: Sequence[Sample]) -> int:
-    middle = medians(samples)
-    text = table.markdown(middle)
-    result: dict[str, Any] = {
-        "machine": describe(),
-        "options": {
-            "only": asked.only,
-            "profiles": asked.profiles,
-            "measures": asked.measures,
-            "rounds": asked.rounds,
-            "seconds": asked.seconds,
-        },
+# ---- the result
+
+
+def _write(asked: Request, samples: Sequence[Sample]) -> int:
+    """Write JSON, table and chart, print one of them, and return the exit code."""
+    middle, machine = medians(samples), describe()
+    result = {
+        "machine": machine,
+        "options": {name: getattr(asked, name) for name in _MEASURED_WITH},
         "medians": middle,
-        "ratios": {reference: ratios(middle, reference) for reference in REFERENCES},
+        "ratios": {reference: ratios(middle, reference) for reference in (RIVAL, NO_TUNNEL)},
         "samples": [sample.as_json() for sample in samples],
     }
-    written = json.dumps(result, indent=2)
-    (asked.output / "bench.json").write_text(written + "\n", encoding="utf-8")
+    written = json.dumps(result, indent=2) + "\n"
+    text = table.markdown(middle, machine, max(sample.cell.round for sample in samples))
+    (asked.output / "bench.json").write_text(written, encoding="utf-8")
     (asked.output / "bench.md").write_text(text, encoding="utf-8")
-    print(written if asked.json else text, end="\n" if asked.json else "")
+    print(written if asked.json else text, end="")
+    try:
+        chart.draw(middle, asked.output, f"lab bench, {machine['time'][:10]}: {machine['cpu']}")
+    except ImportError:
+        say(f"no chart: {chart.HOW_TO_INSTALL}")
     if asked.readme:
-        before = table.read(asked.readme)
-        asked.readme.write_text(table.placed(before, text, str(asked.readme)), encoding="utf-8")
-    print(f"lab: written to {asked.output}", file=sys.stderr)
+        table.place(asked.readme, text)
+    say(f"written to {asked.output}")
     faults = [sample for sample in samples if sample.fault]
     for sample in faults:
         cell = sample.cell
-        where = f"{cell.contestant} on {cell.profile}, round {cell.round}"
-        print(f"lab: not measured: {where}: {sample.fault}", file=sys.stderr)
+        say(f"{cell.contestant} on {cell.profile}, round {cell.round}: {sample.fault}")
     return 1 if faults else 0

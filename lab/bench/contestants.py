@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import subprocess
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from lab.bench import GATEWAYS, HOSTS, UnsoundError
 from lab.bringup import last_line
@@ -36,7 +36,6 @@ class Contestant:
     programs: tuple[str, ...] = ()
     sealed: bool = True  # False: it has no tunnel
     mover: str = ""  # a word of the argv of the process that moves packets; "": there is one alone
-    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def carrier(self) -> str:
@@ -101,38 +100,45 @@ port 1194
 local {local}
 remote {remote}
 {role}
-{dco}
 ca /run/config/ca.crt
 cert /run/config/{name}.crt
 key /run/config/{name}.key
 data-ciphers AES-256-GCM
 ifconfig {address} {peer}
 route {network} 255.255.255.0
-sndbuf 0
-rcvbuf 0
 keepalive 10 60
 verb 1
 """
-"""Site to site with certificates, as its manual shows; buffers as the kernel has them."""
+"""Site to site with certificates, as its manual shows."""
+_PLAIN: Final = "sndbuf 0\nrcvbuf 0\n"  # as the kernel has them: its default
+_TUNED: Final = "sndbuf 1048576\nrcvbuf 1048576\ntxqueuelen 2000\nfast-io\n"
 
 
-def _openvpn(stand: Stand, seeds: Seeds) -> None:
-    knows_dco = "[DCO]" in _said("openvpn", "--version")
-    for gateway in GATEWAYS:
-        far = _other(gateway)
-        own, peer = (stand.topology.nodes[name].tunnel[0].ip for name in (gateway, far))
-        text = _OPENVPN.format(
-            name=gateway,
-            local=stand.address(gateway, "wan"),
-            remote=stand.address(far, "wan"),
-            role="tls-server\ndh none" if gateway == GATEWAYS[0] else "tls-client",
-            dco="disable-dco" if knows_dco else "",
-            address=own,
-            peer=peer,
-            network=stand.prefix_behind(far).partition("/")[0],
-        )
-        stand.seed(gateway, {**seeds[gateway], "openvpn.conf": text.encode()})
-        stand.launch(gateway, ["openvpn", "--config", "/run/config/openvpn.conf"])
+def _openvpn(extra: str) -> Callable[[Stand, Seeds], None]:
+    """Return the start of OpenVPN. `extra` ends its config."""
+
+    def start(stand: Stand, seeds: Seeds) -> None:
+        disable_dco = "disable-dco" if "[DCO]" in _said("openvpn", "--version") else ""
+        for gateway in GATEWAYS:
+            text = _openvpn_config(stand, gateway) + f"{disable_dco}\n{extra}"
+            stand.seed(gateway, {**seeds[gateway], "openvpn.conf": text.encode()})
+            stand.launch(gateway, ["openvpn", "--config", "/run/config/openvpn.conf"])
+
+    return start
+
+
+def _openvpn_config(stand: Stand, gateway: str) -> str:
+    far = _other(gateway)
+    own, peer = (stand.topology.nodes[name].tunnel[0].ip for name in (gateway, far))
+    return _OPENVPN.format(
+        name=gateway,
+        local=stand.address(gateway, "wan"),
+        remote=stand.address(far, "wan"),
+        role="tls-server\ndh none" if gateway == GATEWAYS[0] else "tls-client",
+        address=own,
+        peer=peer,
+        network=stand.prefix_behind(far).partition("/")[0],
+    )
 
 
 # ---- wireguard-go
@@ -209,7 +215,10 @@ CONTESTANTS: Final = {
             _gateway(_AES + _NO_OFFLOAD),
             mover="gateway.dataplane",
         ),
-        Contestant("openvpn", "OpenVPN, AES-256-GCM, user space", _openvpn, ("openvpn",)),
+        Contestant("openvpn", "OpenVPN, AES-256-GCM, user space", _openvpn(_PLAIN), ("openvpn",)),
+        Contestant(
+            "openvpn-tuned", "the same, larger buffers and queues", _openvpn(_TUNED), ("openvpn",)
+        ),
         Contestant("wireguard-go", "wireguard-go", _wireguard, ("wireguard-go", "wg")),
     )
 }

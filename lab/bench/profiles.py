@@ -167,8 +167,11 @@ def check_seen(seen: Seen, profile: Profile, *, sealed: bool, carried: int) -> N
     crossed = seen.sealed if sealed else seen.clear
     if not carried or crossed < carried:
         raise UnsoundError(f"the WAN saw {crossed} bytes of the {carried} that arrived")
-    if seen.large and not (profile.segmentation or profile.gro):
-        raise UnsoundError(f"{profile.name}: {seen.large} packets above {MTU} bytes arrived")
+    whole = profile.segmentation or profile.gro
+    if seen.large and not whole:
+        raise UnsoundError(f"{seen.large} packets above {MTU} bytes arrived on `{profile.name}`")
+    if whole and not sealed and not seen.large:  # control: such packets would have been seen
+        raise UnsoundError(f"no packet above {MTU} bytes arrived on `{profile.name}`")
 
 
 def _counters(stand: Stand, node: str, table: str) -> dict[str, tuple[int, int]]:

@@ -41,9 +41,10 @@ def add_options(parser: argparse.ArgumentParser, setting: Callable[[str], str | 
     """Give the command its options. `setting`: an environment variable's value, if it has one."""
 
     def names(option: str, known: Iterable[str], text: str) -> None:
-        variable = setting(f"LAB_{option.upper()}")
+        variable = setting(f"LAB_BENCH_{option.upper()}")
         parser.add_argument(
             f"--{option}",
+            dest=f"bench_{option}",
             nargs="+",
             metavar="NAME",
             default=variable.replace(",", " ").split() if variable else [],
@@ -53,10 +54,12 @@ def add_options(parser: argparse.ArgumentParser, setting: Callable[[str], str | 
     names("only", CONTESTANTS, "contestants")
     names("profiles", PROFILES, "kinds of WAN")
     names("measures", MEASURES, "measures")
-    parser.add_argument("--rounds", default=setting("LAB_ROUNDS"), metavar="N", help="default: 3")
+    parser.add_argument(
+        "--rounds", default=setting("LAB_BENCH_ROUNDS"), metavar="N", help="default: 3"
+    )
     parser.add_argument(
         "--seconds",
-        default=setting("LAB_SECONDS"),
+        default=setting("LAB_BENCH_SECONDS"),
         metavar="S",
         help="of each measurement, default: 2",
     )
@@ -64,11 +67,16 @@ def add_options(parser: argparse.ArgumentParser, setting: Callable[[str], str | 
     parser.add_argument("--install", action="store_true", help="install what is missing, unasked")
     parser.add_argument(
         "--output",
-        default=setting("LAB_OUTPUT"),
+        default=setting("LAB_BENCH_OUTPUT"),
         metavar="DIR",
         help="for JSON, table and chart (default: results/bench-TIME)",
     )
-    parser.add_argument("--readme", metavar="FILE", help="write the table between its markers")
+    parser.add_argument(
+        "--readme",
+        default=setting("LAB_BENCH_README"),
+        metavar="FILE",
+        help="write the table between its markers",
+    )
 
 
 def request(arguments: argparse.Namespace) -> Request:
@@ -82,9 +90,9 @@ def request(arguments: argparse.Namespace) -> Request:
     default = ("veth",) if quick else tuple(PROFILES)
     return Request(
         name=check_name(f"{arguments.name}-bench", "--name"),
-        only=_known("--only", arguments.only, CONTESTANTS),
-        profiles=_known("--profiles", arguments.profiles, PROFILES) or default,
-        measures=_known("--measures", arguments.measures, MEASURES),
+        only=_known("--only", arguments.bench_only, CONTESTANTS),
+        profiles=_known("--profiles", arguments.bench_profiles, PROFILES) or default,
+        measures=_known("--measures", arguments.bench_measures, MEASURES),
         rounds=rounds,
         seconds=seconds,
         install=arguments.install,

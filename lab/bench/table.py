@@ -1,91 +1,106 @@
-"""Medians -> tables of aligned Markdown, for a terminal as well; and their place in a README."""
+"""Medians -> one table of aligned Markdown, for a terminal as well; and its place in a README."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from lab.bench.contestants import CONTESTANTS
 from lab.bench.measures import METRICS
-from lab.bench.statistics import ratios
+from lab.bench.profiles import PROFILES
+from lab.bench.statistics import RIVAL, ratios
 from lab.errors import LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from lab.bench.statistics import Medians
 
 BEGIN: Final = "<!-- bench:begin -->"
 END: Final = "<!-- bench:end -->"
-_HIDDEN: Final = {"tcp_ab", "tcp_ba", "rtt_min", "rtt_p99", "memory_all", "lost"}
-_WITH_RATIO: Final = {"tcp", "streams", "both", "udp_1300", "udp_64"}
+TIMES: Final = "\N{MULTIPLICATION SIGN}"
 
 
-def markdown(found: Medians) -> str:
-    """Return TCP by profile as one table, and the rest of each profile as another."""
-    speeds = {profile: _column(found, profile, "tcp") for profile in found}
-    blocks = [_grid("TCP, one stream, Gb/s", speeds)] if any(speeds.values()) else []
-    for profile, contestants in found.items():
-        metrics = [m for m in METRICS if m not in _HIDDEN | {"tcp"}]
-        columns = {
-            f"{METRICS[metric].text}{', ' * bool(METRICS[metric].unit)}{METRICS[metric].unit}":
-            _column(found, profile, metric)
-            for metric in metrics
-            if any(metric in figures for figures in contestants.values())
-        }  # fmt: skip
-        if columns:
-            blocks.append(_grid(f"on `{profile}`", columns))
-    return "\n".join(blocks)
+def markdown(found: Medians, machine: Mapping[str, Any], rounds: int) -> str:
+    """Return what was measured as a table, and below it on what, and how to read it."""
+    if not found:
+        return "nothing was measured\n"
+    names = [name for name in CONTESTANTS if any(name in part for part in found.values())]
+    rows = [["median", *names], *_rows(found, names)]
+    of = ", ".join(
+        f"{name} {machine[name]}"
+        for name in ("openvpn", "wireguard-go", "python", "cryptography")
+        if machine.get(name)
+    )
+    measured = "One round" if rounds == 1 else f"{rounds} rounds, contestants in turn"
+    on = f"{machine['cores']} cores ({machine['cpu']}), Linux {machine['kernel']}"
+    note = (
+        f"In brackets: as a multiple of {RIVAL}'s. {measured}; {on}, {of}; {machine['time'][:10]}."
+    )
+    return "\n".join([*_grid(rows), "", note]) + "\n"
 
 
-def _column(found: Medians, profile: str, metric: str) -> dict[str, str]:
-    """Return what a column says of each contestant: the figure, and as a multiple of OpenVPN's."""
-    compared = ratios(found, "openvpn").get(profile, {}) if metric in _WITH_RATIO else {}
-    texts = {}
-    for contestant, figures in found[profile].items():
-        if metric in figures:
-            text = f"{figures[metric]:,.{METRICS[metric].digits}f}"
-            ratio = compared.get(contestant, {}).get(metric)
-            texts[contestant] = text if ratio is None else f"{text} ({ratio:.2g} x)"
-    return texts
+def _rows(found: Medians, names: Sequence[str]) -> list[list[str]]:
+    """Return a row for each metric and profile: what it is, and each contestant's figure."""
+    compared = ratios(found, RIVAL)
+    profiles = [name for name in PROFILES if name in found]
+    rows = []
+    for metric, words in METRICS.items():
+        for profile in profiles if words.everywhere else profiles[:1]:
+            figures = {name: found[profile].get(name, {}).get(metric) for name in names}
+            if words.shown and any(value is not None for value in figures.values()):
+                unit = f", {words.unit}" if words.unit else ""
+                ratio = {
+                    name: compared.get(profile, {}).get(name, {}).get(metric) for name in names
+                }
+                cells = [_cell(figures[name], ratio[name], words.digits) for name in names]
+                rows.append([f"{words.text}, `{profile}`{unit}", *cells])
+    return rows
 
 
-def _grid(title: str, columns: dict[str, dict[str, str]]) -> str:
-    """Return an aligned Markdown table: a row for each contestant, the title in its corner."""
-    names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    rows = [[title, *columns]]
-    rows += [[name, *(column.get(name, "") for column in columns.values())] for name in names]
+def _cell(value: float | None, ratio: float | None, digits: int) -> str:
+    if value is None:
+        return ""
+    text = f"{value:,.{digits}f}"
+    return text if ratio is None else f"{text} ({_multiple(ratio)})"
+
+
+def _multiple(ratio: float) -> str:
+    """Return a ratio with the digits that count."""
+    digits = 0 if ratio >= 9.95 else 1 if ratio >= 0.995 else 2
+    return f"{ratio:.{digits}f} {TIMES}"
+
+
+def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of an aligned Markdown table; the first row is its head."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = [_line(row, widths) for row in rows]
-    ruler = "|".join(f" {'-' * width}{':' if place else ' '}" for place, width in enumerate(widths))
-    return "\n".join([lines[0], f"|{ruler}|", *lines[1:]]) + "\n"
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *rest = zip(row, widths, strict=True)
-    cells = [f" {first[0]:<{first[1]}} ", *(f" {text:>{width}} " for text, width in rest)]
-    return f"|{'|'.join(cells)}|"
+    lines = []
+    for row in rows:
+        first, *rest = zip(row, widths, strict=True)
+        cells = [f"{first[0]:<{first[1]}}", *(f"{text:>{width}}" for text, width in rest)]
+        lines.append(f"| {' | '.join(cells)} |")
+    ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return [lines[0], f"| {' | '.join(ruler)} |", *lines[1:]]
 
 
 # ---- the README
 
 
-def placed(readme: str, text: str, where: str = "README.md") -> str:
+def placed(readme: str, text: str, where: str) -> str:
     """Return `readme` with `text` between the two markers."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise LabError(f"--readme: {where}: needs one line {BEGIN} and after it one line {END}")
-    before, _, rest = readme.partition(BEGIN)
-    between, found, after = rest.partition(END)
-    del between
-    if not found:
-        raise LabError(f"--readme: {where}: {END} stands before {BEGIN}; swap them")
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in before + after:
+        raise LabError(f"--readme: {where}: needs one line {BEGIN} and, below it, one line {END}")
     return f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}"
 
 
-def read(file: Path) -> str:
-    """Return a README that has the markers: asked for before a run, not after it."""
+def place(file: Path, text: str | None) -> None:
+    """Write the table into a README; with None only make sure that this will work."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise LabError(f"--readme: {file}: {error.strerror}") from None
-    placed(text, "", str(file))
-    return text
+        written = placed(file.read_text(encoding="utf-8"), text or "", str(file))
+        if text is not None:
+            file.write_text(written, encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise LabError(f"--readme: {file}: {reason}") from None

@@ -53,15 +53,11 @@ def offer(names: Sequence[str], *, install: bool) -> None:
     """Install what is missing if `install` says so, or the person at the terminal."""
     programs = [*_ALWAYS, *(p for name in names for p in CONTESTANTS[name].programs)]
     packages = lacking(programs)
-    if not packages or shutil.which("apt-get") is None or os.geteuid() != 0:
+    if not packages or not (install or _agreed(packages)):
         return
-    if not install:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return
-        print(f"lab: install {', '.join(packages)} with apt-get? [y/N] ", end="", file=sys.stderr)
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-            return
+    if shutil.which("apt-get") is None:
+        raise LabError(f"bench: no apt-get here to install {', '.join(packages)}; do it by hand")
+    print(f"lab: installing {', '.join(packages)}", file=sys.stderr, flush=True)
     get = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for argv in (get, ["apt-get", "update", "-qq"], get):
@@ -70,3 +66,12 @@ def offer(names: Sequence[str], *, install: bool) -> None:
             return
     reason = (done.stderr.strip() or f"exit {done.returncode}").splitlines()[-1]
     raise LabError(f"bench: apt-get could not install {', '.join(packages)}: {reason}")
+
+
+def _agreed(packages: Sequence[str]) -> bool:
+    """Ask the person at the terminal; with nobody there the answer is no."""
+    if shutil.which("apt-get") is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    question = f"lab: install {', '.join(packages)} with apt-get? [y/N] "
+    print(question, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
