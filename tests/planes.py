@@ -158,6 +158,22 @@ def session(plane: Plane) -> Session:
     return found
 
 
+def on_the_way(a: Plane, b: Plane, *frames: bytes) -> list[bytes]:
+    """Let a send these frames, each in its own record; the datagrams, taken off the way to b."""
+    for one in frames:
+        a.tun.to_read.append(one)
+        a.work()
+    datagrams = [datagram for datagram, _ in b.udp.arrived]
+    b.udp.arrived.clear()
+    return datagrams
+
+
+def arrive(b: Plane, *datagrams: bytes, source: tuple[str, int] = ("192.0.2.1", 55555)) -> None:
+    """Let them arrive at once: with GRO in runs, as far as they are alike."""
+    b.udp.arrived += [(one, source) for one in datagrams]
+    b.work()
+
+
 class Forger:
     """Seals what no gateway of ours would send: the peer itself gone hostile."""
 
