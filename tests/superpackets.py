@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tests.packets import TCP, virtio
@@ -28,7 +28,7 @@ class Superpacket:
 
     version: int
     protocol: int
-    payload: bytes
+    payload: bytes = field(repr=False)
     segment: int
     options: bytes = b""  # of IPv4
     extensions: tuple[tuple[int, int], ...] = ()  # of IPv6: kind, and size in 8 bytes

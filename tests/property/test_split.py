@@ -35,9 +35,8 @@ def superpackets(draw: st.DrawFn) -> Superpacket:
         identification=draw(st.sampled_from([0, 65535, 65530]) | st.integers(0, 65535)),
         fragmentable=draw(st.booleans()),
     )
-    room = 65535 - whole.headers
-    if protocol == UDP:
-        room = min(room, 128 * whole.segment)  # UDP_MAX_SEGMENTS
+    segments = 128 if protocol == UDP else 1000  # UDP_MAX_SEGMENTS; more than TCP ever has
+    room = min(65535 - whole.headers, segments * whole.segment)
     length = draw(st.integers(whole.segment + 1, max(whole.segment + 1, min(room, 10_000))))
     if draw(st.booleans()):
         length = min(length * 7, room)
