@@ -1,4 +1,4 @@
-"""Medians -> a chart, as SVG and PNG: one panel for each kind of figure, one bar a contestant.
+"""Medians -> a chart, as SVG and PNG: a small panel for each figure, a bar for each contestant.
 
 matplotlib draws it (the extra `bench`); it is imported here alone.
 """
@@ -27,13 +27,10 @@ _COLOURS: Final = {
     "openvpn-tuned": "#f3b173",
     "wireguard-go": "#8e24aa",
 }
-_PANELS: Final = (
-    ("tcp", "streams", "both"),
-    ("udp_1300", "udp_64"),
-    ("rtt", "load_rtt_p99"),
-    ("cpu",),
-)
-"""Metrics of one unit, that share a panel; `tcp` has a group of bars for each profile."""
+_DRAWN: Final = ("tcp", "streams", "both", "udp_1300", "udp_64", "rtt", "load_rtt_p99", "cpu")
+_COLUMNS: Final = 4
+_PANEL: Final = (2.6, 0.8, 0.2)  # inches: wide, high, and higher for each bar
+_ROOM: Final = 1.3  # of the longest bar, so that its figure fits beside it
 
 
 def draw(found: Medians, folder: Path, title: str) -> list[Path]:
@@ -41,55 +38,50 @@ def draw(found: Medians, folder: Path, title: str) -> list[Path]:
     from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
 
     names = [name for name in CONTESTANTS if any(name in part for part in found.values())]
-    panels = [groups for metrics in _PANELS if (groups := _groups(found, metrics))]
+    panels = _panels(found)
     if not panels:
         return []
-    widths = [1 + len(groups) for groups in panels]
-    figure = Figure(figsize=(2 + 1.3 * sum(widths), 4.5), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
-    for axis, groups in zip(axes, panels, strict=True):
-        _panel(axis, groups, names)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(names), frameon=False)
-    figure.suptitle(title, fontsize=10)
+    columns = min(_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    wide, high, bar = _PANEL
+    size = (1.2 + wide * columns, 0.4 + rows * (high + bar * len(names)))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+    for axis, (metric, profile) in zip(axes, panels, strict=False):
+        values = {n: f[metric] for n, f in found[profile].items() if metric in f}
+        _panel(axis, metric, profile, [values.get(name) for name in names], names)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    figure.suptitle(title, fontsize=9)
     written = [folder / "bench.svg", folder / "bench.png"]
     for file in written:
         figure.savefig(file, dpi=150)
     return written
 
 
-def _groups(found: Medians, metrics: Sequence[str]) -> list[tuple[str, str, dict[str, float]]]:
-    """Return a panel's groups of bars: (metric, what it says below, value by contestant)."""
-    groups = []
-    for metric in metrics:
-        profiles = [name for name in PROFILES if name in found]
-        for profile in profiles if metric == "tcp" else profiles[:1]:
-            values = {n: f[metric] for n, f in found[profile].items() if metric in f}
-            words = METRICS[metric].text.replace(", ", "\n")
-            if values:
-                groups.append((metric, f"{words}\n{profile}", values))
-    return groups
+def _panels(found: Medians) -> list[tuple[str, str]]:
+    """Return what is drawn: (metric, profile). TCP of one stream on every WAN, the rest on one."""
+    profiles = [name for name in PROFILES if name in found]
+    return [
+        (metric, profile)
+        for metric in _DRAWN
+        for profile in (profiles if metric == "tcp" else profiles[:1])
+        if any(metric in figures for figures in found[profile].values())
+    ]
 
 
 def _panel(
-    axis: Any, groups: Sequence[tuple[str, str, dict[str, float]]], names: Sequence[str]
+    axis: Any, metric: str, profile: str, values: Sequence[float | None], names: Sequence[str]
 ) -> None:
-    """Draw one panel. Logarithmic: no tunnel is thirty times as fast as the slowest tunnel."""
-    width = 0.8 / len(names)
-    for place, name in enumerate(names):
-        at = [group + (place - (len(names) - 1) / 2) * width for group in range(len(groups))]
-        heights = [values.get(name, float("nan")) for _, _, values in groups]
-        bars = axis.bar(at, heights, width, label=name, color=_COLOURS[name])
-        digits = METRICS[groups[0][0]].digits
-        axis.bar_label(
-            bars, fmt=lambda v, d=digits: _short(v, d), fontsize=6, rotation=90, padding=2
-        )
-    axis.set_yscale("log")
-    axis.margins(y=0.15)
-    axis.set_xticks(range(len(groups)), [words for _, words, _ in groups], fontsize=7)
-    axis.set_ylabel(METRICS[groups[0][0]].unit)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _short(value: float, digits: int) -> str:
-    return "" if value != value else f"{value:.{digits}f}"  # noqa: PLR0124 - NaN: no bar
+    """Draw one panel, the first contestant on top."""
+    words = METRICS[metric]
+    places = range(len(names), 0, -1)
+    widths = [value or 0.0 for value in values]
+    texts = ["" if value is None else f"{value:,.{words.digits}f}" for value in values]
+    bars = axis.barh(places, widths, color=[_COLOURS[name] for name in names])
+    axis.bar_label(bars, texts, fontsize=7, padding=2)
+    axis.set_yticks(places, names, fontsize=7)
+    axis.set_xlim(0, max(widths) * _ROOM or 1)
+    axis.set_xticks([])
+    axis.set_title(f"{words.text}\n{profile}, {words.unit}", fontsize=7.5)
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
