@@ -7,6 +7,7 @@ open no file, start no process and no thread, and it holds no capability.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import signal
 import socket
@@ -33,6 +34,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         loop = _set_up(options)
+        gc.freeze()  # what stands now stays: no collection need walk it while packets wait
         loop.run()
     except GatewayError as error:
         log.error("%s", error)

@@ -1,8 +1,8 @@
-"""UDP -> assemble -> replay -> open -> frames -> offload -> source check -> TUN, in that order.
+"""UDP -> assemble -> replay -> open -> frames -> `delivery.py`, in that order.
 
-The order is the point: what costs little and needs no key comes first, nothing moves the replay
-window before the record opened, and nothing reaches the TUN before its source address was checked.
-Whatever is wrong with what a peer or a stranger sent is a counted drop.
+The order is the point: what costs little and needs no key comes first, and nothing moves the replay
+window before the record opened. Whatever is wrong with what a peer or a stranger sent is a counted
+drop.
 
 Datagrams land in slots (`landing.py`). A record whose fragments come in order is whole where it
 landed; any other goes fragment by fragment through `Reassembly`, which copies.
@@ -12,25 +12,17 @@ Buffers are made once; the plain one is valid until the next record.
 
 from __future__ import annotations
 
-import errno
-import logging
-from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.dataplane.join import HEADERS as HEADERS_JOINED
-from gateway.dataplane.join import join, joinable
+from gateway.dataplane.delivery import Delivery
 from gateway.dataplane.landing import Landing
-from gateway.dataplane.offload import is_superpacket, rebuild, segment_size
-from gateway.dataplane.split import split
 from gateway.protocol.drops import Drop
 from gateway.protocol.reassembly import Reassembly, fits_a_record
 from gateway.protocol.suites import Forged
 from gateway.protocol.wire import (
-    FRAME_LENGTH,
     HEADER_SIZE,
     MAX_RECORD,
     SMALL,
-    VNET_HEADER_SIZE,
     associated_data,
     nonce,
     number_fragments,
@@ -41,22 +33,13 @@ from gateway.protocol.wire import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.dataplane.sessions import Directory, Peer, Session
+    from gateway.dataplane.sessions import Directory, Session
     from gateway.dataplane.tun import Tun
     from gateway.dataplane.udp import Address, Udp
-
-log = logging.getLogger(__name__)
 
 # Before the other direction has its turn: about 0.3 ms.
 BURST: Final = 64  # receives
 BURST_BYTES: Final = 4 << 16
-
-_IPV4_ADDRESSES: Final = Struct("12x4s4s")  # source and destination: RFC 791 3.1
-_IPV6_ADDRESSES: Final = Struct("8x16s16s")  # RFC 8200 3
-_IPV6_FRAME: Final = VNET_HEADER_SIZE + 40
-_LOW_IPV6: Final = bytes(10)  # ::, ::1, IPv4-compatible and IPv4-mapped (RFC 4291 2.5)
-
-WRITE_FAILURES: Final = {errno.EIO: Drop.TUN_DOWN, errno.EINVAL: Drop.TUN_REFUSED}
 
 
 class _Waiting(NamedTuple):
@@ -85,12 +68,10 @@ class Inbound:
 
         `tun_offload`: let the kernel cut superpackets.
         """
-        self._tun = tun
         self._udp = udp
         self._directory = directory
         self._heard = heard
-        self.tun_offload = tun_offload
-        """Goes off by itself, once, when the kernel refuses a superpacket."""
+        self._delivery = Delivery(tun, directory, offload=tun_offload)
         self._reassembly = Reassembly(self._incomplete)
         self._landing = Landing(self._spill)
         self._waiting: _Waiting | None = None
@@ -103,22 +84,27 @@ class Inbound:
 
     def drain(self, now: float) -> None:
         """Take what waits in the socket, at most a burst. `now`: CLOCK_BOOTTIME."""
-        receive, landing = self._udp.receive, self._landing
-        taken = 0
-        for _ in range(BURST):
-            waiting = self._waiting
-            wanted = 0 if waiting is None else waiting.fragments - landing.kept
-            try:
-                length, stride, address = receive(landing.buffers(wanted))
-            except BlockingIOError:
-                return
-            except OSError:
-                self._directory.drop(Drop.RECEIVE_FAILED)
-                return
-            self._take(length, stride or length, address, now)
-            taken += length
-            if taken >= BURST_BYTES:
-                return
+        landing, taken = self._landing, 0
+        try:
+            for _ in range(BURST):
+                if landing.lone and (lone := self._udp.receive_many(landing.batch, landing.kept)):
+                    lengths, address, more = lone
+                    self._take_lone(lengths, address, now)
+                    taken += sum(lengths)
+                    if not more:
+                        return
+                else:
+                    waiting = self._waiting
+                    wanted = 0 if waiting is None else waiting.fragments - landing.kept
+                    length, stride, address = self._udp.receive(landing.buffers(wanted))
+                    self._take(length, stride or length, address, now)
+                    taken += length
+                if taken >= BURST_BYTES:
+                    return
+        except BlockingIOError:
+            return
+        except OSError:
+            self._directory.drop(Drop.RECEIVE_FAILED)
 
     def _take(self, length: int, stride: int, address: Address, now: float) -> None:
         """Take one run: `length` bytes, datagrams of `stride` each, the last maybe shorter."""
@@ -128,32 +114,51 @@ class Inbound:
         if 0 < length % stride <= HEADER_SIZE:
             self._directory.drop(Drop.MALFORMED)
             length -= length % stride
-        landing = self._landing
-        count, tail = landing.landed(length, stride)
-        waiting = self._waiting
-        if waiting is None:
-            self._sort(count, tail, address, now)
-            return
-        kept, fragments = landing.kept, waiting.fragments
-        end = kept + count
-        rows = slice(kept * HEADER_SIZE, end * HEADER_SIZE)
-        if landing.headers[rows] == waiting.headers[rows] and address == waiting.session.endpoint:
-            if end < fragments and tail == landing.size:
-                landing.kept = end
-                return
-            if end == fragments and fits_a_record(landing.size, fragments, tail):
-                self._waiting, landing.kept = None, 0
-                self._open_in_place(waiting.session, fragments, waiting.counter, 0, tail, now)
-                return
-        self._spill()
-        landing.to_front(kept, end)
-        self._sort(count, tail, address, now)
+        count, tail = self._landing.landed(length, stride)
+        kept = self._landing.kept
+        self._continue(kept, kept + count, tail, address, now)
 
-    def _sort(self, count: int, tail: int, address: Address, now: float) -> None:
-        """Find session and record of each datagram in the slots; open what is complete."""
+    def _take_lone(self, lengths: list[int], address: Address, now: float) -> None:
+        """Take lone datagrams of one sender, in slots behind those kept: they are runs, too."""
+        landing = self._landing
+        full = HEADER_SIZE + landing.size
+        slot = first = landing.kept
+        for length in lengths:
+            if length != full:  # the last of its run
+                if length > HEADER_SIZE:
+                    self._continue(first, slot + 1, length - HEADER_SIZE, address, now)
+                else:
+                    self._directory.drop(Drop.MALFORMED)
+                    self._continue(first, slot, landing.size, address, now)
+                first = slot + 1
+            slot += 1
+        self._continue(first, slot, landing.size, address, now)
+
+    def _continue(self, first: int, end: int, tail: int, address: Address, now: float) -> None:
+        """Take the run in these slots; it may continue the record that waits."""
+        landing, waiting = self._landing, self._waiting
+        if waiting is not None and first < end:
+            fragments = waiting.fragments
+            rows = slice(first * HEADER_SIZE, end * HEADER_SIZE)
+            if (
+                first == landing.kept
+                and landing.headers[rows] == waiting.headers[rows]
+                and address == waiting.session.endpoint
+            ):
+                if end < fragments and tail == landing.size:
+                    landing.kept = end
+                    return
+                if end == fragments and fits_a_record(landing.size, fragments, tail):
+                    self._waiting, landing.kept = None, 0
+                    self._open_in_place(waiting.session, fragments, waiting.counter, 0, tail, now)
+                    return
+            self._spill()
+        self._sort(first, end, tail, address, now)
+
+    def _sort(self, slot: int, end: int, tail: int, address: Address, now: float) -> None:
+        """Find session and record of each datagram in these slots; open what is complete."""
         landing, directory = self._landing, self._directory
-        slot = 0
-        while slot < count:
+        while slot < end:
             header = parse_header(landing.headers, slot * HEADER_SIZE)
             if header is None:
                 directory.drop(Drop.MALFORMED)
@@ -168,21 +173,20 @@ class Inbound:
             elif (old := session.window.check(counter)) is not None:
                 session.peer.drop(old)
             elif fragments == 1:
-                last = slot + 1 == count
-                self._open_in_place(session, 1, counter, slot, tail if last else landing.size, now)
+                size = tail if slot + 1 == end else landing.size
+                self._open_in_place(session, 1, counter, slot, size, now)
             else:
                 taken = 0
                 if fragment == 0:
                     taken = self._assemble_in_place(
-                        session, fragments, counter, slot, count, tail, now
+                        session, fragments, counter, slot, end, tail, now
                     )
                 if taken:
                     slot += taken
                     continue
                 start = slot * landing.size
-                size = tail if slot + 1 == count else landing.size
-                body = landing.bodies[start : start + size]
-                self._assemble(session, header, body, now)
+                size = tail if slot + 1 == end else landing.size
+                self._assemble(session, header, landing.bodies[start : start + size], now)
             slot += 1
 
     def _assemble_in_place(  # noqa: PLR0917 - called for each record: keywords cost time
@@ -191,7 +195,7 @@ class Inbound:
         fragments: int,
         counter: int,
         slot: int,
-        count: int,
+        stop: int,
         tail: int,
         now: float,
     ) -> int:
@@ -200,7 +204,7 @@ class Inbound:
         Return how many slots it took. A record that goes beyond this run is kept.
         """
         landing = self._landing
-        here = min(fragments, count - slot)
+        here = min(fragments, stop - slot)
         end = slot + here
         headers = bytearray(fragments * HEADER_SIZE)
         number_fragments(
@@ -211,7 +215,7 @@ class Inbound:
             return 0
         if self._reassembly.holds(session.index, counter):
             return 0
-        if end < count:
+        if end < stop:
             tail = landing.size
         if here == fragments:
             if not fits_a_record(landing.size, fragments, tail):
@@ -310,80 +314,4 @@ class Inbound:
         if frames is None:
             peer.drop(Drop.BAD_FRAME)
             return
-        first = 0
-        while first < len(frames):
-            first += self._deliver(frames, first, peer)
-
-    def _deliver(self, frames: list[tuple[int, int]], first: int, peer: Peer) -> int:
-        """Check this frame of the plain buffer and write it to the TUN.
-
-        With it go those behind it that differ in nothing that is checked; return how many it was.
-        """
-        start, end = frames[first]
-        frame = self._plain[start + FRAME_LENGTH.size : end]
-        version = frame[VNET_HEADER_SIZE] >> 4
-        if version == 4:
-            source, destination = _IPV4_ADDRESSES.unpack_from(frame, VNET_HEADER_SIZE)
-            sound = 0 < destination[0] < 240 and destination[0] != 127
-        elif version == 6 and len(frame) >= _IPV6_FRAME:
-            source, destination = _IPV6_ADDRESSES.unpack_from(frame, VNET_HEADER_SIZE)
-            sound = not destination.startswith(_LOW_IPV6)
-        else:
-            peer.drop(Drop.NOT_IP)
-            return 1
-        if not rebuild(frame):
-            peer.drop(Drop.BAD_OFFLOAD)
-            return 1
-        count = 1
-        if self.tun_offload and len(frames) - first > 1:
-            count = joinable(self._plain, frames, first)
-        if self._directory.routes.lookup(source) is not peer:
-            peer.drop(Drop.WRONG_SOURCE, count)
-        elif not sound:
-            peer.drop(Drop.BAD_DESTINATION, count)
-        else:
-            try:
-                if count > 1:
-                    self._write_joined(frames[first : first + count])
-                elif is_superpacket(frame):
-                    self._write_superpacket(frame, start, end)
-                else:
-                    self._tun.write(frame)
-            except OSError as error:
-                peer.drop(WRITE_FAILURES.get(error.errno or 0, Drop.TUN_FAILED), count)
-            else:
-                peer.rx_packets += count
-                peer.rx_bytes += count * (len(frame) - VNET_HEADER_SIZE)
-        return count
-
-    def _write_joined(self, frames: list[tuple[int, int]]) -> None:
-        """Write them as one superpacket, or one by one where the kernel takes none."""
-        start, end = frames[0]
-        before = bytes(self._plain[start:end][:HEADERS_JOINED])
-        try:
-            self._tun.write_parts(join(self._plain, frames))
-        except OSError as error:
-            self._is_refusal(error)
-            self._plain[start : start + len(before)] = before
-            for start, end in frames:
-                self._tun.write(self._plain[start + FRAME_LENGTH.size : end])
-
-    def _write_superpacket(self, frame: memoryview, start: int, end: int) -> None:
-        """Write it whole, or cut where the kernel takes none. Raises OSError."""
-        if self.tun_offload:
-            try:
-                self._tun.write(frame)
-            except OSError as error:
-                self._is_refusal(error)
-            else:
-                return
-        most = FRAME_LENGTH.size + segment_size(frame)
-        for at, length in split(self._plain, start, end - start, most):
-            self._tun.write(self._plain[at + FRAME_LENGTH.size : at + length])
-
-    def _is_refusal(self, error: OSError) -> None:
-        """Take no superpacket to the kernel again, if this is its no. Raises the error if not."""
-        if error.errno != errno.EINVAL:
-            raise error
-        self.tun_offload = False
-        log.warning("the kernel refused a superpacket (EINVAL); they are cut here from now on")
+        self._delivery.deliver(plain, frames, peer)

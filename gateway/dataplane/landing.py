@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gateway.dataplane.batch import Batch
 from gateway.protocol.wire import DATAGRAM_SIZE, HEADER_SIZE, MAX_FRAGMENTS, MAX_RECORD
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 SLOTS: Final = 2 * MAX_FRAGMENTS  # UDP_MAX_SEGMENTS of Linux 6.9 and later: one run
 _BODIES: Final = 2 * (MAX_RECORD + 1)  # a record that waits, and a run
 SIZES_KEPT: Final = 8  # arrangements; 50 kB each
+BATCHES_KEPT: Final = 2  # 30 kB each
 _SINGLES: Final = 8  # lone datagrams in a row after which no run is expected any more
 
 
@@ -42,6 +44,7 @@ class Landing:
         self._rest = memoryview(bytearray(65536))
         self._slots: list[memoryview] = []  # header, body, header, body, …
         self._known: dict[int, list[memoryview]] = {}
+        self._batches: dict[int, Batch] = {}
         self._into: list[memoryview] = []
         self._run = 1  # datagrams that a receive may bring
         self._singles = 0
@@ -51,6 +54,21 @@ class Landing:
     def capacity(self) -> int:
         """How many slots there are for bodies of this size."""
         return len(self._slots) // 2
+
+    @property
+    def lone(self) -> bool:
+        """Whether nothing joins what comes: then a batch takes many."""
+        return self._run == 1
+
+    @property
+    def batch(self) -> Batch:
+        """What `recvmmsg` fills: the slots."""
+        found = self._batches.get(self.size)
+        if found is None:
+            if len(self._batches) >= BATCHES_KEPT:
+                self._batches.clear()
+            found = self._batches[self.size] = Batch(self._slots)
+        return found
 
     def buffers(self, wanted: int) -> list[memoryview]:
         """Where to receive. `wanted`: datagrams that the record kept still lacks, or 0."""

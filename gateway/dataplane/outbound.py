@@ -50,13 +50,15 @@ class Outbound:
         self._directory = directory
         self._sender = Sender(udp, gso=gso)
         self._plain = memoryview(bytearray(MAX_RECORD + _MAX_FRAME))
+        # Whether the last packet came alone. Then the next one leaves before we look for more.
+        self._alone = True
 
     def drain(self) -> None:
         """Send what waits in the TUN, at most a burst. Raises TunGoneError."""
         read, plain, sender = self._tun.read, self._plain, self._sender
         session: Session | None = None  # whose record is being gathered, in plain[:end]
-        end = packets = taken = 0
-        for _ in range(BURST):
+        end = packets = taken = number = 0
+        while number < BURST and taken < BURST_BYTES:
             try:
                 length = read((plain[end + FRAME_LENGTH.size :],)) + FRAME_LENGTH.size
             except BlockingIOError:
@@ -65,6 +67,7 @@ class Outbound:
                 if error.errno == errno.EBADFD:
                     raise TunGoneError from None
                 break  # it is down; it wakes us when it has packets again
+            number += 1
             taken += length
             to = self._route(end, length)
             if to is not None:
@@ -84,11 +87,11 @@ class Outbound:
                     if start:
                         plain[:length] = plain[start : start + length]
                     session, end, packets = to, length, 1
-                if session is not None and end > limit - _LEAST_ROOM:
+                if session is not None and (self._alone or end > limit - _LEAST_ROOM):
                     sender.send_record(session, plain[:end], packets)
                     session, end = None, 0
-            if taken >= BURST_BYTES:
-                break
+            self._alone = False
+        self._alone = number <= 1
         if session is not None:
             sender.send_record(session, plain[:end], packets)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import sys
 from collections import deque
 from struct import Struct
 from typing import TYPE_CHECKING, Final, Protocol
@@ -18,6 +19,7 @@ from gateway.errors import GatewayError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gateway.dataplane.batch import Batch
     from gateway.protocol.wire import Buffer
 
 Address = tuple[str, int] | tuple[str, int, int, int]
@@ -36,6 +38,7 @@ _GRO_SPACE: Final = socket.CMSG_SPACE(_SEGMENT.size)
 _SO_MEMINFO: Final = 55  # asm-generic/socket.h
 _MEMINFO: Final = Struct("=9I")
 _SK_MEMINFO_DROPS: Final = 8  # linux/sock_diag.h
+_ADDRESSES_KEPT: Final = 64
 _RUN: Final = 64  # UDP_GRO_CNT_MAX, net/ipv4/udp_offload.c
 _MOST: Final = 65507
 _PMTUDISC_DO: Final = 2  # always set DF; longer than the path's MTU fails with EMSGSIZE
@@ -55,6 +58,13 @@ class Udp(Protocol):
         The last datagram may be shorter. A size of 0 is a lone datagram.
         """
 
+    def receive_many(self, batch: Batch, first: int) -> tuple[list[int], Address, bool] | None:
+        """Receive lone datagrams of one sender into the slots from `first` on.
+
+        Their lengths, the sender, and whether more may be there. None: what is there is for
+        `receive`.
+        """
+
     def send(self, parts: Sequence[Buffer], to: Address, segment: int = 0) -> int:
         """Send one datagram made of these parts, or let the kernel cut them into `segment` each."""
 
@@ -70,6 +80,8 @@ class UdpSocket:
         self._socket = sock
         self.family: int = sock.family
         sock.setblocking(False)
+        self._odd: deque[tuple[bytes, int, Address]] = deque()
+        self._addresses: dict[bytes, Address] = {}
         self.gso = gso and self._knows(_UDP_SEGMENT, 0)
         self.gro = gro and self._knows(_UDP_GRO, 1)
 
@@ -87,10 +99,36 @@ class UdpSocket:
 
     def receive(self, into: Sequence[Buffer]) -> tuple[int, int, Address]:
         """Receive one run; see `Udp`."""
+        if self._odd:
+            data, stride, address = self._odd.popleft()
+            scatter(data, into)
+            return len(data), stride, address
         length, ancillary, _flags, address = self._socket.recvmsg_into(into, _GRO_SPACE)
         if ancillary:  # of no other kind: we asked for none
             return length, _SEGMENT.unpack(ancillary[0][2])[0], address
         return length, 0, address
+
+    def receive_many(self, batch: Batch, first: int) -> tuple[list[int], Address, bool] | None:
+        """Receive lone datagrams; see `Udp`. What is no such datagram waits for `receive`."""
+        if self._odd:
+            return None
+        lengths, plain, sender = batch.receive(self._socket.fileno(), first)
+        for slot, length in enumerate(lengths[plain:], first + plain):
+            data, stride, source = batch.take(slot, length)
+            self._odd.append((data, stride, self._address(source)))
+        if not plain:
+            return None
+        more = len(lengths) == batch.room(first) or plain < len(lengths)
+        return lengths[:plain], self._address(sender), more
+
+    def _address(self, name: bytes) -> Address:
+        """Return an address as `recvmsg` gives it; `name` is a sockaddr_in or sockaddr_in6."""
+        address = self._addresses.get(name)
+        if address is None:
+            if len(self._addresses) >= _ADDRESSES_KEPT:
+                self._addresses.clear()
+            address = self._addresses[name] = _decode(self.family, name)
+        return address
 
     def send(self, parts: Sequence[Buffer], to: Address, segment: int = 0) -> int:
         """Send one datagram, or many of one size; see `Udp`."""
@@ -142,13 +180,28 @@ class FakeUdp:
             if source != address or not 0 < len(following) <= len(datagram) or together > _MOST:
                 break
             run.append(self.arrived.popleft()[0])
-        data = memoryview(b"".join(run))
-        length, filled = len(data), 0
-        for buffer in into:
-            piece = data[filled : filled + len(buffer)]
-            memoryview(buffer)[: len(piece)] = piece
-            filled += len(piece)
-        return length, len(datagram) if len(run) > 1 else 0, address
+        data = b"".join(run)
+        scatter(data, into)
+        return len(data), len(datagram) if len(run) > 1 else 0, address
+
+    def receive_many(self, batch: Batch, first: int) -> tuple[list[int], Address, bool] | None:
+        """Receive lone datagrams; see `Udp`. With `gro` all that comes is for `receive`."""
+        if self.gro:
+            return None
+        lengths: list[int] = []
+        sender: Address | None = None
+        while self.arrived and len(lengths) < batch.room(first):
+            datagram, source = self.arrived[0]
+            if sender not in {None, source} or len(datagram) > batch.size:
+                break
+            sender = source
+            self.arrived.popleft()
+            slot = 2 * (first + len(lengths))
+            scatter(datagram, batch.slots[slot : slot + 2])
+            lengths.append(len(datagram))
+        if sender is None:
+            return None
+        return lengths, sender, bool(self.arrived)
 
     def send(self, parts: Sequence[Buffer], to: Address, segment: int = 0) -> int:
         """Send one datagram, or many of one size; see `Udp`."""
@@ -168,6 +221,24 @@ class FakeUdp:
     def overruns(self) -> int:
         """How often so far the kernel had no room for what came."""
         return self.overrun
+
+
+def scatter(data: bytes, into: Sequence[Buffer]) -> None:
+    """Fill these buffers in turn, as `readv` does."""
+    filled = 0
+    for buffer in into:
+        piece = data[filled : filled + len(buffer)]
+        memoryview(buffer)[: len(piece)] = piece
+        filled += len(piece)
+
+
+def _decode(family: int, name: bytes) -> Address:
+    """Read a struct sockaddr_in or sockaddr_in6 (linux/in.h, linux/in6.h)."""
+    port = int.from_bytes(name[2:4])
+    if family == socket.AF_INET:
+        return socket.inet_ntop(family, name[4:8]), port
+    flow, scope = int.from_bytes(name[4:8]), int.from_bytes(name[24:28], sys.byteorder)
+    return socket.inet_ntop(family, name[8:24]), port, flow, scope
 
 
 def resolve(host: str, port: int, family: int) -> Address:

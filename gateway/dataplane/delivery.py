@@ -1,0 +1,125 @@
+"""Frames of an opened record -> offload -> source check -> TUN, in that order.
+
+Nothing reaches the TUN before its source address was checked, and no virtio-net header but one of
+our own. Datagrams of one flow go together, where the kernel takes superpackets.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from gateway.dataplane import join
+from gateway.dataplane.offload import is_superpacket, rebuild, segment_size
+from gateway.dataplane.split import split
+from gateway.protocol.drops import Drop
+from gateway.protocol.wire import FRAME_LENGTH, VNET_HEADER_SIZE
+
+if TYPE_CHECKING:
+    from gateway.dataplane.sessions import Directory, Peer
+    from gateway.dataplane.tun import Tun
+
+log = logging.getLogger(__name__)
+
+_IPV4_ADDRESSES: Final = Struct("12x4s4s")  # source and destination: RFC 791 3.1
+_IPV6_ADDRESSES: Final = Struct("8x16s16s")  # RFC 8200 3
+_IPV6_FRAME: Final = VNET_HEADER_SIZE + 40
+_LOW_IPV6: Final = bytes(10)  # ::, ::1, IPv4-compatible and IPv4-mapped (RFC 4291 2.5)
+
+WRITE_FAILURES: Final = {errno.EIO: Drop.TUN_DOWN, errno.EINVAL: Drop.TUN_REFUSED}
+
+
+class Delivery:
+    """The last part of the way in."""
+
+    def __init__(self, tun: Tun, directory: Directory, *, offload: bool) -> None:
+        """`offload`: let the kernel cut superpackets."""
+        self._tun = tun
+        self._directory = directory
+        self.offload = offload
+        """Goes off by itself, once, when the kernel refuses a superpacket."""
+
+    def deliver(self, plain: memoryview, frames: list[tuple[int, int]], peer: Peer) -> None:
+        """Write these (start, end) of an opened record to the TUN."""
+        first = 0
+        while first < len(frames):
+            first += self._take(plain, frames, first, peer)
+
+    def _take(
+        self, plain: memoryview, frames: list[tuple[int, int]], first: int, peer: Peer
+    ) -> int:
+        """Check this frame and write it to the TUN.
+
+        With it go those behind it that differ in nothing that is checked; return how many it was.
+        """
+        start, end = frames[first]
+        frame = plain[start + FRAME_LENGTH.size : end]
+        version = frame[VNET_HEADER_SIZE] >> 4
+        if version == 4:
+            source, destination = _IPV4_ADDRESSES.unpack_from(frame, VNET_HEADER_SIZE)
+            sound = 0 < destination[0] < 240 and destination[0] != 127
+        elif version == 6 and len(frame) >= _IPV6_FRAME:
+            source, destination = _IPV6_ADDRESSES.unpack_from(frame, VNET_HEADER_SIZE)
+            sound = not destination.startswith(_LOW_IPV6)
+        else:
+            peer.drop(Drop.NOT_IP)
+            return 1
+        if not rebuild(frame):
+            peer.drop(Drop.BAD_OFFLOAD)
+            return 1
+        count = 1
+        if self.offload and len(frames) - first > 1:
+            count = join.joinable(plain, frames, first)
+        if self._directory.routes.lookup(source) is not peer:
+            peer.drop(Drop.WRONG_SOURCE, count)
+        elif not sound:
+            peer.drop(Drop.BAD_DESTINATION, count)
+        else:
+            try:
+                if count > 1:
+                    self._write_joined(plain, frames[first : first + count])
+                elif is_superpacket(frame):
+                    self._write_superpacket(plain, start, end)
+                else:
+                    self._tun.write(frame)
+            except OSError as error:
+                peer.drop(WRITE_FAILURES.get(error.errno or 0, Drop.TUN_FAILED), count)
+            else:
+                peer.rx_packets += count
+                peer.rx_bytes += count * (len(frame) - VNET_HEADER_SIZE)
+        return count
+
+    def _write_joined(self, plain: memoryview, frames: list[tuple[int, int]]) -> None:
+        """Write them as one superpacket, or one by one where the kernel takes none."""
+        start, end = frames[0]
+        before = bytes(plain[start:end][: join.HEADERS])
+        try:
+            self._tun.write_parts(join.join(plain, frames))
+        except OSError as error:
+            self._is_refusal(error)
+            plain[start : start + len(before)] = before
+            for start, end in frames:
+                self._tun.write(plain[start + FRAME_LENGTH.size : end])
+
+    def _write_superpacket(self, plain: memoryview, start: int, end: int) -> None:
+        """Write it whole, or cut where the kernel takes none. Raises OSError."""
+        frame = plain[start + FRAME_LENGTH.size : end]
+        if self.offload:
+            try:
+                self._tun.write(frame)
+            except OSError as error:
+                self._is_refusal(error)
+            else:
+                return
+        most = FRAME_LENGTH.size + segment_size(frame)
+        for at, length in split(plain, start, end - start, most):
+            self._tun.write(plain[at + FRAME_LENGTH.size : at + length])
+
+    def _is_refusal(self, error: OSError) -> None:
+        """Take no superpacket to the kernel again, if this is its no. Raises the error if not."""
+        if error.errno != errno.EINVAL:
+            raise error
+        self.offload = False
+        log.warning("the kernel refused a superpacket (EINVAL); they are cut here from now on")
