@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 A_PREFIXES = ["10.10.10.0/24", "fd00:a::/64"]
 B_PREFIXES = ["10.10.9.0/24", "fd00:b::/64"]
+OF_SUPERPACKETS = {"a": ["10.0.1.0/24", "fd00:1::/64"], "b": ["10.0.2.0/24", "fd00:2::/64"]}
+"""Where those of `superpackets.py` come from and go to."""
 A_INDEX, B_INDEX = 0xA0000001, 0xB0000002
 
 
@@ -122,8 +124,8 @@ def meet(suite: str = "aes-256-gcm", **options: Any) -> tuple[Plane, Plane]:
 def install(a: Plane, b: Plane, suite: str, a_to_b: bytes, b_to_a: bytes) -> None:
     """Install one session on both, with routes."""
     order: dict[str, Any] = {"suite": suite}
-    assert a.route({"b": B_PREFIXES}) is None
-    assert b.route({"a": A_PREFIXES}) is None
+    assert a.route({"b": B_PREFIXES + OF_SUPERPACKETS["b"]}) is None
+    assert b.route({"a": A_PREFIXES + OF_SUPERPACKETS["a"]}) is None
     assert (
         a.order(
             link.Install,

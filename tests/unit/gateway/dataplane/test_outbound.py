@@ -1,4 +1,7 @@
-"""TUN -> UDP: routes, seals, fragments; and the rules that keep a nonce from being used twice."""
+"""TUN -> UDP: routes, seals, fragments; and the rules that keep a nonce from being used twice.
+
+How many packets share a record is in `test_bundling`, how sends fail in `test_sender`.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,18 @@ from gateway import link
 from gateway.dataplane.tun import TunGoneError
 from gateway.protocol.wire import COUNTER_LIMIT
 from tests.packets import frame, ipv4, ipv6, udp, virtio
-from tests.planes import A_INDEX, B_INDEX, Plane, meet, session
+from tests.planes import A_INDEX, B_INDEX, Plane, Switches, meet, session, watch
 
 TO_B = frame(ipv4("10.10.10.3", "10.10.9.3", udp(b"hello")))
 
 
-@pytest.fixture
-def planes() -> tuple[Plane, Plane]:
-    return meet()
-
-
 def sent(plane: Plane, *frames: bytes) -> list[bytes]:
-    """Let these frames come out of the TUN; the datagrams that leave for the other side."""
-    plane.tun.to_read += frames
-    datagrams: list[bytes] = []
-
-    def path(datagram: bytes) -> list[bytes]:
-        datagrams.append(datagram)
-        return [datagram]
-
-    plane.udp.path = path
-    while plane.tun.to_read:
+    """Let these frames come out of the TUN, one by one; the datagrams that leave."""
+    left = watch(plane.udp)
+    for one in frames:
+        plane.tun.to_read.append(one)
         plane.outbound.drain()
-    return datagrams
+    return left
 
 
 def test_a_small_packet_leaves_in_one_datagram(planes: tuple[Plane, Plane]) -> None:
@@ -53,7 +45,7 @@ def test_a_packet_of_1500_bytes_leaves_in_two(planes: tuple[Plane, Plane]) -> No
     assert [one[:16] for one in datagrams] == [
         struct.pack(">BBBBIQ", 1, fragment, 2, 0, B_INDEX, 1) for fragment in (0, 1)
     ]
-    assert [len(one) for one in datagrams] == [16 + 764, 16 + 764]
+    assert [len(one) for one in datagrams] == [1452, 16 + 1500 + 12 + 16 - 1436]
     b.work()
     assert b.tun.written == [big]
     assert a.peer().tx_packets == 1
@@ -116,13 +108,14 @@ def test_an_installed_session_sends_only_once_activated(planes: tuple[Plane, Pla
 
 def test_what_does_not_fit_a_record_is_dropped() -> None:
     a, _ = meet(datagram_size=1232)
-    assert sent(a, frame(ipv4("10.10.10.3", "10.10.9.3", bytes(65515)))) == []
-    assert a.drops() == {"too-large": 1}
+    for size in (65515, 65535 - 16 - 12 - 20 + 1):
+        assert sent(a, frame(ipv4("10.10.10.3", "10.10.9.3", bytes(size)))) == []
+    assert a.drops() == {"too-large": 2}
     assert session(a).counter == 1
 
 
-def test_what_fits_the_longest_record_arrives() -> None:
-    a, b = meet(datagram_size=1232)
+def test_what_fits_the_longest_record_arrives(switches: Switches) -> None:
+    a, b = meet(datagram_size=1232, switches=switches)
     big = frame(ipv4("10.10.10.3", "10.10.9.3", bytes(65535 - 16 - 12 - 20)))
     assert len(sent(a, big)) == 54
     b.work()
@@ -160,16 +153,16 @@ def test_a_counter_is_not_given_back_when_the_send_fails(
     a.udp.failure = OSError(number, "as told")
     assert sent(a, TO_B, TO_B) == []
     assert a.drops() == {reason: 2}
+    spent = session(a).counter
+    assert spent >= 3
     a.udp.failure = None
     (datagram,) = sent(a, TO_B)
-    assert int.from_bytes(datagram[8:16]) == 3
+    assert int.from_bytes(datagram[8:16]) == spent
     assert a.peer().tx_packets == 1
 
 
-def test_a_counter_is_not_given_back_when_the_second_fragment_fails(
-    planes: tuple[Plane, Plane],
-) -> None:
-    a, _ = planes
+def test_a_counter_is_not_given_back_when_the_second_fragment_fails() -> None:
+    a, _ = meet(switches=Switches(gso=False))
 
     def fail_after_the_first(datagram: bytes) -> list[bytes]:
         a.udp.failure = OSError(errno.ENOBUFS, "full")
@@ -224,8 +217,17 @@ def test_a_deleted_tun_is_said(
         a.outbound.drain()
 
 
-def test_one_direction_has_its_turn_after_a_burst(planes: tuple[Plane, Plane]) -> None:
+def test_one_direction_has_its_turn_after_64_packets(planes: tuple[Plane, Plane]) -> None:
     a, _ = planes
     a.tun.to_read += [TO_B] * 100
     a.outbound.drain()
     assert len(a.tun.to_read) == 36
+    assert a.peer().tx_packets == 64, "and nothing of what was read waits"
+
+
+def test_one_direction_has_its_turn_after_256_kilobytes(planes: tuple[Plane, Plane]) -> None:
+    a, _ = planes
+    a.tun.to_read += [frame(ipv4("10.10.10.3", "10.10.9.3", bytes(60_000)))] * 10
+    a.outbound.drain()
+    assert len(a.tun.to_read) == 5
+    assert a.peer().tx_packets == 5
