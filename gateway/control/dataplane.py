@@ -48,7 +48,8 @@ class DataPlane:
     ) -> None:
         """`ready` is called once on each new link, `heard` for a session's first record.
 
-        `counted`: the counters of these peers are new.
+        `counted`: the counters of these peers are new, with a full second. Those that we asked for
+        come at any time, with losses that are not counted yet.
         `broken`: we dropped the link because of what came over it; only a new one can help.
         Counters of other names than `peers`, and of drops that we do not know, are ignored.
         """
@@ -61,6 +62,7 @@ class DataPlane:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._unsent: deque[bytes] = deque()
+        self._asked = 0  # for counters, now
         self.pid: int | None = None
         self.in_service = False
         """Set by who gave it all that it needs; a new link begins without."""
@@ -131,7 +133,11 @@ class DataPlane:
 
     async def report(self) -> None:
         """Bring `counters` and `drops` up to this moment."""
-        await self._request(lambda seq: link.Report(seq=seq))
+        self._asked += 1
+        try:
+            await self._request(lambda seq: link.Report(seq=seq))
+        finally:
+            self._asked -= 1
 
     def stop(self) -> None:
         """Ask it to send its last counters and exit."""
@@ -215,7 +221,8 @@ class DataPlane:
                     drops = _known(counters.drops)
                     self.counters[name] = msgspec.structs.replace(counters, drops=drops)
                 self.drops = _known(message.drops)
-                self._on_counted(known)
+                if not self._asked:
+                    self._on_counted(known)
             case link.Heard():
                 self._on_heard(message.index)
 

@@ -58,7 +58,7 @@ class PeerPath:
         ):
             self._logged, self._logged_at = shape, now
             log.info(
-                "peer %s: the path takes records of %d datagrams of %d bytes",
+                "peer %s: the path takes up to %d datagrams a record, of %d bytes each",
                 self.name,
                 shape.span,
                 shape.datagram_size,
@@ -126,7 +126,7 @@ class Paths:
                 if report != told:
                     await channel.send(report)
                     told = report
-                if known.path.suspicious:  # its answer says that the path is alive
+                if known.path.watched:  # its answer says that the path is alive
                     await channel.send(Ping(token=secrets.randbits(32)))
                 await asyncio.sleep(REPORT_EVERY)
         except (OSError, ssl.SSLError):

@@ -54,6 +54,7 @@ CLEAN_FOR: Final = 6.0
 """Seconds: at 0.1 % and 1,000 datagrams a second, chance alone does this once in 40 minutes."""
 
 HOLE_SECONDS: Final = 3
+HOLE_TRIES: Final = 2
 RETRY_AFTER: Final = 600.0  # seconds: PMTU_RAISE_TIMER of RFC 8899, section 5.1.1
 
 
@@ -85,19 +86,23 @@ class Path:
         self._lost = self._sent = 0.0  # records and datagrams: the evidence, fading
         self._excused = 0  # records of ours that the next report may call lost
         self._heard = False  # since the last judgement
-        self._heard_for = 0  # seconds in a row
-        self._unseen = 0  # of these, with large records sent; none of them arrived
+        # Seconds in a row in which the peer was heard and nothing large arrived, from the first one
+        # on in which large records were sent, and how many of these there were.
+        self._heard_for = self._tries = 0
+        self._sent_large = False  # in the last second
+        self._hole_untold = False  # what a hole took is not yet missed
 
     @property
-    def suspicious(self) -> bool:
+    def watched(self) -> bool:
         """Whether large records may be vanishing: hear from the peer within the next second."""
-        return self._unseen > 0
+        return self._sent_large or self._tries > 0
 
     def connected(self, endpoint: str, now: float) -> None:
         """A new control connection stands: its reports begin afresh, and large datagrams may."""
         self._report = self._last = None
         self._heard = False
-        self._excused = self._heard_for = self._unseen = 0
+        self._excused = self._heard_for = self._tries = 0
+        self._sent_large = False
         if endpoint != self._endpoint:  # another path, most likely
             self._endpoint = endpoint
             self._lost = self._sent = 0.0
@@ -128,7 +133,7 @@ class Path:
             return
         before, sent_before = last
         if _began_anew(before, report, sent_before, sent):
-            self._excused = self._heard_for = self._unseen = 0
+            self._excused = self._heard_for = self._tries = 0
             return
         self._weigh(before, report, sent.unsent - sent_before.unsent, now)
         self._look_for_hole(
@@ -141,8 +146,10 @@ class Path:
     def _weigh(self, before: PathReport, report: PathReport, unsent: int, now: float) -> None:
         """Judge what was lost between two reports, `unsent` of which never left."""
         self._excused += unsent
-        told_of_hole = now - self._shrunk_at < HOLE_SECONDS  # what it took is missed late
-        if report == before or told_of_hole:
+        if report == before:
+            return
+        if self._hole_untold:  # it is missed when something comes again
+            self._hole_untold = now - self._shrunk_at < HOLE_SECONDS
             return
         missed = report.lost - before.lost
         excused = min(max(missed, 0), self._excused)
@@ -185,19 +192,20 @@ class Path:
         return fitting if fitting >= LEAST_SPAN else 1
 
     def _look_for_hole(self, *, sent: bool, arrived: bool, heard: bool, now: float) -> None:
-        """Count the seconds in which large records were sent and are missing."""
-        if arrived or self.datagram_size <= MIN_DATAGRAM_SIZE:
-            self._heard_for = self._unseen = 0
+        """Count the seconds in which large records were sent, and none arrived."""
+        possible = self.datagram_size > MIN_DATAGRAM_SIZE
+        self._sent_large = possible and sent
+        if arrived or not heard or not possible:  # not heard: the path may be dead altogether
+            self._heard_for = self._tries = 0
             return
-        if not heard:  # the path may be dead altogether: begin again with this second
-            self._heard_for = self._unseen = 0
-        self._heard_for += heard
-        self._unseen += sent
-        if min(self._heard_for, self._unseen) >= HOLE_SECONDS:
+        self._tries += sent
+        self._heard_for += self._tries > 0
+        if self._heard_for >= HOLE_SECONDS and self._tries >= HOLE_TRIES:
             self.datagram_size = MIN_DATAGRAM_SIZE
             self._shrunk_at = now
-            self._heard_for = self._unseen = 0
+            self._heard_for = self._tries = 0
             # The hole took the lost ones: that tells nothing of smaller datagrams.
+            self._hole_untold = True
             self._lost = self._sent = 0.0
             self.span = self._fit(self._max_span)
 

@@ -194,6 +194,7 @@ def test_a_control_plane_does_not_believe_its_data_plane(tmp_path: Path) -> None
         ours, theirs = link.pair()
         plane.attach(ours)
         counters = link.PeerCounters(drops={"replay": 2, "\x1b[31m": 1})
+        message: link.Up
         for message in (
             link.Ready(pid=7, sessions=[]),
             link.Counters(peers={"gw-b": counters, "evil": counters}, drops={"oh": 1}),
@@ -204,6 +205,12 @@ def test_a_control_plane_does_not_believe_its_data_plane(tmp_path: Path) -> None
         assert plane.counters["gw-b"].drops == {"replay": 2}
         assert plane.drops == {}
         assert counted == [{"gw-b"}]
+        asking = asyncio.create_task(plane.report())
+        await until(lambda: plane._asked == 1)
+        for message in (link.Counters(peers={"gw-b": counters}, drops={}), link.Ack(seq=1)):
+            theirs.send(link.encode(message))
+        await asking
+        assert len(counted) == 1  # these tell of no full second
         theirs.send(link.encode(link.Ready(pid=8, sessions=[])))  # one a link
         await until(lambda: bool(broken))
         assert len(seen) == 1

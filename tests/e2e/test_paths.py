@@ -75,7 +75,10 @@ def test_losses_that_one_side_counts_shape_what_the_other_sends(
         await second(clock, a, b, sent=4000, lost=20)
         assert a.dataplane.shapes[1:] == [link.Shape("gw-b", 10, DATAGRAM_SIZE)]
         assert b.dataplane.shapes == [link.Shape("gw-a", 64, DATAGRAM_SIZE)]
-        assert "peer gw-b: the path takes records of 10 datagrams of 1452 bytes" in caplog.text
+        assert (
+            "peer gw-b: the path takes up to 10 datagrams a record, of 1452 bytes each"
+            in caplog.text
+        )
 
         # A data plane that is new is told, before it sends.
         await a.peers.take_over(link.Ready(pid=7, sessions=[]))
@@ -97,7 +100,7 @@ def test_a_black_hole_is_found_by_what_does_not_arrive(tmp_path: Path, clock: Cl
             count(a, tx_records=10 + seconds, tx_large=10 + seconds)
             if path.datagram_size != DATAGRAM_SIZE:
                 break
-            assert path.suspicious
+            assert path.watched
             await until(lambda: path._heard)  # well before the next ping of either side
         assert seconds <= 4
         assert a.dataplane.shapes[-1] == link.Shape("gw-b", 64, MIN_DATAGRAM_SIZE)
