@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from lab.bench import chart, plan, runs, table, tools
-from lab.bench.contestants import CONTESTANTS
 from lab.bench.machine import describe
 from lab.bench.measures import METRICS
+from lab.bench.stand import alone
 from lab.bench.statistics import NO_TUNNEL, RIVAL, medians, ratios
 from lab.engines.netns import NetnsEngine
 from lab.errors import EngineError, LabError
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from lab.bench.plan import Cell
     from lab.bench.request import Request
     from lab.bench.runs import Sample
-
 
 _MEASURED_WITH: Final = ("only", "profiles", "measures", "rounds", "seconds")
 
@@ -45,27 +43,27 @@ def bench(asked: Request) -> int:
     except OSError as error:
         raise LabError(f"--output: {asked.output}: {error.strerror}") from None
     samples: list[Sample] = []
-    progress = Progress(turns, asked.seconds)
     try:
-        with closing(runs.run(asked.name, turns, asked.seconds)) as measured:
-            for sample in measured:
+        with alone(asked.name):
+            progress = Progress(turns, asked.seconds)
+            for sample in runs.run(asked.name, turns, asked.seconds):
                 samples.append(sample)
                 progress.tell(sample)
     except KeyboardInterrupt:
         if samples:
             _write(asked, samples)
-        print("lab: interrupted; nothing of the bench is left running", file=sys.stderr)
+        say("interrupted; nothing of the bench is left running")
         return 130
     return _write(asked, samples)
 
 
 def _turns(asked: Request) -> list[Cell]:
     """Plan the run with whoever can take part; say who cannot."""
-    wanted = asked.only or tuple(CONTESTANTS)
+    wanted = asked.only or plan.contestants(asked.profiles)
     tools.offer(wanted, install=asked.install)
     ready, left_out = tools.available(wanted)
     for line in left_out:
-        print(f"lab: {line}", file=sys.stderr)
+        say(line)
     turns = plan.cells(
         asked.profiles, ready, only=asked.only, measures=asked.measures, rounds=asked.rounds
     )
@@ -81,7 +79,8 @@ class Progress:
         self._costs = [cell.cost(seconds) for cell in turns]
         self._done = 0
         self._start = time.monotonic()
-        say(f"{len(turns)} turns, about {_minutes(sum(self._costs))}")
+        count = "one turn" if len(turns) == 1 else f"{len(turns)} turns"
+        say(f"{count}, about {_minutes(sum(self._costs))}")
 
     def tell(self, sample: Sample) -> None:
         """Note that the next turn is over."""
@@ -125,6 +124,7 @@ def _write(asked: Request, samples: Sequence[Sample]) -> int:
     result = {
         "machine": machine,
         "options": {name: getattr(asked, name) for name in _MEASURED_WITH},
+        "metrics": {name: {"text": m.text, "unit": m.unit} for name, m in METRICS.items()},
         "medians": middle,
         "ratios": {reference: ratios(middle, reference) for reference in (RIVAL, NO_TUNNEL)},
         "samples": [sample.as_json() for sample in samples],

@@ -72,7 +72,7 @@ def _route(stand: Stand, _seeds: Seeds) -> None:
 # ---- our gateway
 
 
-def _gateway(extra: str = "") -> Callable[[Stand, Seeds], None]:
+def _gateway(extra: str) -> Callable[[Stand, Seeds], None]:
     """Return the start of a gateway. `extra` ends its config: keys of its peer, then tables."""
 
     def start(stand: Stand, seeds: Seeds) -> None:
@@ -219,6 +219,6 @@ CONTESTANTS: Final = {
         Contestant(
             "openvpn-tuned", "the same, larger buffers and queues", _openvpn(_TUNED), ("openvpn",)
         ),
-        Contestant("wireguard-go", "wireguard-go", _wireguard, ("wireguard-go", "wg")),
+        Contestant("wireguard-go", "WireGuard in user space", _wireguard, ("wireguard-go", "wg")),
     )
 }

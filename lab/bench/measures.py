@@ -1,7 +1,6 @@
 """What is measured, and the figures that come of it: each measure returns them by metric.
 
-Rates are goodput, as the receiving iperf3 counts it. Every measure takes about `seconds`, but where
-its text says how long.
+Rates are goodput, as the receiving iperf3 counts it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 Figures = dict[str, float]
 
-_IPERF_PORT: Final = 5201  # iperf3's own
 _IDLE_PINGS: Final = (600, 0.002)  # count, s between two
 _LOAD_PINGS: Final = (100_000, 0.005)  # ended by time: on a busy machine they come later
 _PING_TIMEOUT: Final = 4000  # s; the longest measurement, and some
@@ -127,7 +125,6 @@ def both(stand: Stand, _contestant: Contestant, seconds: int) -> Figures:
 def _udp(size: int, offered: str) -> Callable[[Stand, Contestant, int], Figures]:
     def measure(stand: Stand, _contestant: Contestant, seconds: int) -> Figures:
         end = flow(stand, seconds, "-u", "-l", str(size), "-b", offered)
-        # A sender held back by a full queue sends less; what counts is what was offered in all.
         sent, lost = end["sum_sent"]["packets"], end["sum_received"]["lost_packets"]
         return {
             f"udp_{size}": _gbps(end) * 1000,
@@ -189,16 +186,14 @@ def _cpu(stand: Stand) -> float:
 
 
 def memory(stand: Stand, contestant: Contestant, _seconds: int) -> Figures:
-    """Read how much memory a gateway's processes hold; the larger of both gateways. No time."""
+    """Read how much memory a gateway's processes hold; the larger of both gateways."""
     if not contestant.sealed:
         return {}
     movers, sums = [], []
     for gateway in GATEWAYS:
-        sizes = {p.argv: _resident(p.pid) for p in stand.processes(gateway)}
-        movers.append(
-            max(size for argv, size in sizes.items() if contestant.mover in " ".join(argv))
-        )
-        sums.append(sum(sizes.values()))
+        sizes = [(" ".join(p.argv), _resident(p.pid)) for p in stand.processes(gateway)]
+        movers.append(max(size for argv, size in sizes if contestant.mover in argv))
+        sums.append(sum(size for _, size in sizes))
     return {"memory": max(movers), "memory_all": max(sums)}
 
 
@@ -228,11 +223,11 @@ class Measure:
 
 
 MEASURES: Final[Mapping[str, Measure]] = {
-    "tcp": Measure("TCP, one stream each way; CPU of the gateways", tcp, (0.3, 2)),
+    "tcp": Measure("TCP, one stream each way, and the CPU time of the gateways", tcp, (0.3, 2)),
     "streams": Measure("TCP, four streams", streams, (0.2, 1)),
-    "both": Measure("TCP, both ways at once", both, (0.2, 1)),
-    "udp-1300": Measure("UDP, 1300 B, 1 Gb/s offered", _udp(1300, "1G"), (0.3, 1)),
-    "udp-64": Measure("UDP, 64 B, 200 Mb/s offered", _udp(64, "200M"), (0.3, 1)),
-    "rtt": Measure("RTT, idle and under a TCP load", rtt, (2.0, 1)),
+    "both": Measure("TCP, one stream each way at the same time", both, (0.2, 1)),
+    "udp-1300": Measure("UDP of 1300 B, 1 Gb/s offered", _udp(1300, "1G"), (0.3, 1)),
+    "udp-64": Measure("UDP of 64 B, 200 Mb/s offered", _udp(64, "200M"), (0.3, 1)),
+    "rtt": Measure("round trips, idle and beside one TCP stream", rtt, (2.0, 1)),
     "memory": Measure("memory of the gateways", memory, (0.1, 0)),
 }

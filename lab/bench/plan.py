@@ -50,6 +50,12 @@ class Cell:
         return _AROUND + self.warm_up + sum(fixed + times * seconds for fixed, times in costs)
 
 
+def contestants(profiles: Sequence[str]) -> list[str]:
+    """Return who is measured on these profiles by default, in their own order."""
+    found = {name for profile in profiles for name in _CONTESTANTS.get(profile, _MAIN)}
+    return [name for name in CONTESTANTS if name in found]
+
+
 def cells(
     profiles: Sequence[str],
     available: Sequence[str],
@@ -62,12 +68,12 @@ def cells(
     found = []
     for number in range(rounds):
         for profile in profiles:
-            wanted = only or _CONTESTANTS.get(profile, _MAIN)
-            names = [name for name in CONTESTANTS if name in wanted and name in available]
+            wanted = only or contestants([profile])
+            names = [name for name in wanted if name in available]
             first = number % max(1, len(names))
             found += [
                 Cell(number + 1, profile, name, _ordered(measures, profile))
-                for name in names[first:] + names[:first]
+                for name in [*names[first:], *names[:first]]
             ]
     return found
 

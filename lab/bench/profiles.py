@@ -31,6 +31,7 @@ class Profile:
     """One kind of WAN."""
 
     name: str
+    text: str
     segmentation: bool  # superpackets leave whole: TSO, UDP segmentation
     gro: bool
     loss: int = 0  # thousandths
@@ -48,11 +49,11 @@ class Profile:
 PROFILES: Final = {
     profile.name: profile
     for profile in (
-        Profile("veth", segmentation=True, gro=False),
-        Profile("wire", segmentation=False, gro=True),
-        Profile("single", segmentation=False, gro=False),
-        Profile("loss-0.1", segmentation=False, gro=False, loss=1),
-        Profile("loss-1", segmentation=False, gro=False, loss=10),
+        Profile("veth", "superpackets cross whole", segmentation=True, gro=False),
+        Profile("wire", "real datagrams, joined by the receiver", segmentation=False, gro=True),
+        Profile("single", "real datagrams, one by one", segmentation=False, gro=False),
+        Profile("loss-0.1", "single, 0.1 % lost", segmentation=False, gro=False, loss=1),
+        Profile("loss-1", "single, 1 % lost", segmentation=False, gro=False, loss=10),
     )
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,17 @@ from lab.errors import LabError
 from lab.topology import check_name
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from lab.bench.contestants import Contestant
+    from lab.bench.measures import Measure
+    from lab.bench.profiles import Profile
+
+_NAMES: Final[Mapping[str, Mapping[str, Contestant | Profile | Measure]]] = {
+    "only": CONTESTANTS,
+    "profiles": PROFILES,
+    "measures": MEASURES,
+}
 _MOST_SECONDS: Final = 3600
 _MOST_ROUNDS: Final = 100
 
@@ -39,8 +48,12 @@ class Request:
 
 def add_options(parser: argparse.ArgumentParser, setting: Callable[[str], str | None]) -> None:
     """Give the command its options. `setting`: an environment variable's value, if it has one."""
-
-    def names(option: str, known: Iterable[str], text: str) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n\n".join(
+        "\n".join([f"{title}:", *(f"  {name:<19} {one.text}" for name, one in known.items())])
+        for title, known in _NAMES.items()
+    )
+    for option in _NAMES:
         variable = setting(f"LAB_BENCH_{option.upper()}")
         parser.add_argument(
             f"--{option}",
@@ -48,12 +61,8 @@ def add_options(parser: argparse.ArgumentParser, setting: Callable[[str], str | 
             nargs="+",
             metavar="NAME",
             default=variable.replace(",", " ").split() if variable else [],
-            help=f"{text}: {' '.join(known)}",
+            help="of those below",
         )
-
-    names("only", CONTESTANTS, "contestants")
-    names("profiles", PROFILES, "kinds of WAN")
-    names("measures", MEASURES, "measures")
     parser.add_argument(
         "--rounds", default=setting("LAB_BENCH_ROUNDS"), metavar="N", help="default: 3"
     )

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from lab.bench import measures, profiles
 from lab.bench.contestants import CONTESTANTS, bring_up
-from lab.bench.stand import alone, standing, topology
+from lab.bench.stand import standing, topology
 from lab.errors import LabError
 from lab.seeds import seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable, Iterator
 
     from lab.bench.contestants import Seeds
     from lab.bench.measures import Figures
@@ -32,15 +32,15 @@ class Sample:
         return {**asdict(self.cell), "figures": self.figures, "fault": self.fault}
 
 
-def run(name: str, turns: Iterable[Cell], seconds: int) -> Generator[Sample]:
+def run(name: str, turns: Iterable[Cell], seconds: int) -> Iterator[Sample]:
     """Measure cell by cell. A fault ends only its cell."""
-    with alone(name):
-        files = seeds(topology(name))
-        for cell in turns:
-            try:
-                yield Sample(cell, measure(name, cell, files, seconds))
-            except LabError as error:
-                yield Sample(cell, {}, str(error))
+    files = seeds(topology(name))
+    for cell in turns:
+        try:
+            sample = Sample(cell, measure(name, cell, files, seconds))
+        except LabError as error:
+            sample = Sample(cell, {}, str(error))
+        yield sample
 
 
 def measure(name: str, cell: Cell, files: Seeds, seconds: int) -> Figures:

@@ -26,7 +26,8 @@ _ALWAYS: Final = ("iperf3", "nft")
 
 def lacking(programs: Iterable[str]) -> list[str]:
     """Return the packages of those programs that are not installed."""
-    return [PACKAGES[name] for name in programs if shutil.which(name) is None]
+    missing = [PACKAGES[name] for name in programs if shutil.which(name) is None]
+    return list(dict.fromkeys(missing))
 
 
 def available(names: Sequence[str]) -> tuple[list[str], list[str]]:
