@@ -12,7 +12,14 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from gateway.dataplane import join
-from gateway.dataplane.offload import is_superpacket, rebuild, segment_size
+from gateway.dataplane.offload import (
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    is_superpacket,
+    rebuild,
+    segment_size,
+)
 from gateway.dataplane.split import split
 from gateway.protocol.drops import Drop
 from gateway.protocol.wire import FRAME_LENGTH, VNET_HEADER_SIZE
@@ -38,8 +45,8 @@ class Delivery:
         """`offload`: let the kernel cut superpackets."""
         self._tun = tun
         self._directory = directory
-        self.offload = offload
-        """Goes off by itself, once, when the kernel refuses a superpacket."""
+        self._taken = {GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4} if offload else set[int]()
+        # The kinds that the kernel takes; one that it refuses leaves the set.
 
     def deliver(self, plain: memoryview, frames: list[tuple[int, int]], peer: Peer) -> None:
         """Write these (start, end) of an opened record to the TUN."""
@@ -70,7 +77,7 @@ class Delivery:
             peer.drop(Drop.BAD_OFFLOAD)
             return 1
         count = 1
-        if self.offload and len(frames) - first > 1:
+        if len(frames) - first > 1 and GSO_UDP_L4 in self._taken:
             count = join.joinable(plain, frames, first)
         if self._directory.routes.lookup(source) is not peer:
             peer.drop(Drop.WRONG_SOURCE, count)
@@ -98,7 +105,7 @@ class Delivery:
         try:
             self._tun.write_parts(join.join(plain, frames))
         except OSError as error:
-            self._is_refusal(error)
+            self._refused(GSO_UDP_L4, error)
             plain[start : start + len(before)] = before
             for start, end in frames:
                 self._tun.write(plain[start + FRAME_LENGTH.size : end])
@@ -106,20 +113,23 @@ class Delivery:
     def _write_superpacket(self, plain: memoryview, start: int, end: int) -> None:
         """Write it whole, or cut where the kernel takes none. Raises OSError."""
         frame = plain[start + FRAME_LENGTH.size : end]
-        if self.offload:
+        kind = frame[1]
+        size = segment_size(frame)
+        # Kernels before 6.9 take 64 datagrams at once, later ones 128.
+        if kind in self._taken and (kind != GSO_UDP_L4 or len(frame) <= join.MOST * size):
             try:
                 self._tun.write(frame)
             except OSError as error:
-                self._is_refusal(error)
+                self._refused(kind, error)
             else:
                 return
-        most = FRAME_LENGTH.size + segment_size(frame)
-        for at, length in split(plain, start, end - start, most):
+        for at, length in split(plain, start, end - start, FRAME_LENGTH.size + size):
             self._tun.write(plain[at + FRAME_LENGTH.size : at + length])
 
-    def _is_refusal(self, error: OSError) -> None:
-        """Take no superpacket to the kernel again, if this is its no. Raises the error if not."""
+    def _refused(self, kind: int, error: OSError) -> None:
+        """Take no such superpacket to the kernel again, if this is its no; else raise the error."""
         if error.errno != errno.EINVAL:
             raise error
-        self.offload = False
-        log.warning("the kernel refused a superpacket (EINVAL); they are cut here from now on")
+        self._taken.discard(kind)
+        name = "UDP" if kind == GSO_UDP_L4 else "TCP"
+        log.warning("the kernel refused a %s superpacket (EINVAL); they are cut here now", name)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from gateway.dataplane.delivery import Delivery
 from gateway.dataplane.landing import Landing
 from gateway.protocol.drops import Drop
-from gateway.protocol.reassembly import Reassembly, fits_a_record
+from gateway.protocol.reassembly import LIFETIME, Reassembly, fits_a_record
 from gateway.protocol.suites import Forged
 from gateway.protocol.wire import (
     HEADER_SIZE,
@@ -87,6 +87,7 @@ class Inbound:
         landing, taken = self._landing, 0
         try:
             for _ in range(BURST):
+                landing.get_ready()
                 if landing.lone and (lone := self._udp.receive_many(landing.batch, landing.kept)):
                     lengths, address, more = lone
                     self._take_lone(lengths, address, now)
@@ -144,6 +145,7 @@ class Inbound:
                 first == landing.kept
                 and landing.headers[rows] == waiting.headers[rows]
                 and address == waiting.session.endpoint
+                and now - waiting.since < LIFETIME
             ):
                 if end < fragments and tail == landing.size:
                     landing.kept = end
@@ -222,11 +224,10 @@ class Inbound:
                 return 0
             self._open_in_place(session, fragments, counter, slot, tail, now)
             return here
-        if (
-            tail != landing.size
-            or fragments > landing.capacity
-            or not fits_a_record(landing.size, fragments, 0)
-        ):
+        if tail != landing.size:
+            landing.make_room_for(tail)  # fragments of this size, most likely
+            return 0
+        if fragments > landing.capacity or not fits_a_record(landing.size, fragments, 0):
             return 0
         if slot:
             landing.to_front(slot, end)
@@ -252,7 +253,8 @@ class Inbound:
         if isinstance(whole, Drop):
             session.peer.drop(whole)
         elif whole is not None:
-            size = max(len(body), -(-len(whole) // fragments))
+            rest = len(whole) - len(body)
+            size = len(body) if fragment < fragments - 1 else rest // (fragments - 1)
             self._open(session, fragments, counter, whole, size, now)
 
     def _spill(self) -> None:

@@ -48,6 +48,7 @@ class Landing:
         self._into: list[memoryview] = []
         self._run = 1  # datagrams that a receive may bring
         self._singles = 0
+        self._next_size = 0
         self._arrange(DATAGRAM_SIZE - HEADER_SIZE)
 
     @property
@@ -69,6 +70,16 @@ class Landing:
                 self._batches.clear()
             found = self._batches[self.size] = Batch(self._slots)
         return found
+
+    def make_room_for(self, size: int) -> None:
+        """From the next receive on, have slots for bodies of this size, if none are kept then."""
+        self._next_size = size
+
+    def get_ready(self) -> None:
+        """Begin a receive: what was in slots that are not kept is void."""
+        if self._next_size and not self.kept:
+            self._arrange(self._next_size)
+            self._next_size = 0
 
     def buffers(self, wanted: int) -> list[memoryview]:
         """Where to receive. `wanted`: datagrams that the record kept still lacks, or 0."""

@@ -35,6 +35,9 @@ _CSUM_OFFSET: Final = {TCP: 16, UDP: 6}  # RFC 9293 3.1, RFC 768
 _GSO_PROTOCOL: Final = {GSO_TCPV4: (4, TCP), GSO_TCPV6: (6, TCP)}
 _MIN_GSO_SIZE: Final = 8  # TCP_MIN_SND_MSS of Linux (48) less its longest options (40)
 _MAX_UDP_SEGMENTS: Final = 128  # UDP_MAX_SEGMENTS of Linux 6.9 and later
+_MAX_CUT: Final = 4 * 65535
+"""Bytes that a superpacket may become when it is cut, since each segment repeats the headers. With
+16 kB of extension headers and segments of 8 bytes 64 kB became 100 MB, in one write of 255 ms."""
 _UDP_HEADER_SIZE: Final = 8
 _MIN_TCP_HEADER: Final = 20
 
@@ -46,12 +49,32 @@ _SKIPPED: Final = frozenset({_HOP_BY_HOP, _ROUTING, _DESTINATION})
 _MAX_EXTENSIONS: Final = 8  # more than anybody sends
 
 
-def clean_own(buffer: memoryview, start: int) -> None:
-    """Of what our own kernel says about the frame at `start`, keep what concerns others.
+def clean_own(frame: memoryview) -> None:
+    """Of what our own kernel says about this frame, keep what concerns others.
 
-    DATA_VALID ("I verified the sum") is our kernel's own affair.
+    DATA_VALID ("I verified the sum") is our kernel's own affair. An open checksum that is not the
+    packet's own but that of a packet inside (VXLAN of a neighbour in a namespace or VM) is one
+    that a peer must refuse: it is finished here.
     """
-    buffer[start] &= NEEDS_CSUM
+    flags, gso_type, _hdr_len, _gso_size, start, offset = HEADER.unpack_from(frame)
+    frame[0] = flags & NEEDS_CSUM
+    if not flags & NEEDS_CSUM or gso_type != GSO_NONE:
+        return  # of tunnels, the TUN has no superpackets
+    first = frame[VNET_HEADER_SIZE]
+    if start == ((first & 0x0F) * 4 if first >> 4 == 4 else 40):
+        return  # right behind the IP header: nearly always
+    packet = frame[VNET_HEADER_SIZE:]
+    transport = find_transport(packet)
+    if transport is None or transport[1] != start:
+        finish_checksum(packet, start, offset)
+        frame[:VNET_HEADER_SIZE] = PLAIN
+
+
+def finish_checksum(packet: memoryview, start: int, offset: int) -> None:
+    """Do what NEEDS_CSUM asks for (RFC 1071: a sum modulo 65,535), as `skb_checksum_help` does."""
+    words = int.from_bytes(packet[start:]) << 8 * ((len(packet) - start) % 2)
+    checksum = -words % 0xFFFF or 0xFFFF  # 0 would say "none" in UDP
+    packet[start + offset : start + offset + 2] = checksum.to_bytes(2)
 
 
 def rebuild(frame: memoryview) -> bool:
@@ -75,6 +98,8 @@ def rebuild(frame: memoryview) -> bool:
     if gso_type != GSO_NONE:
         payload = len(packet) - header_end
         if not _can_be_cut(gso_type, packet[0] >> 4, protocol, gso_size, payload):
+            return False
+        if payload + -(-payload // gso_size) * header_end > _MAX_CUT:
             return False
         if payload <= gso_size:
             gso_type = GSO_NONE  # one segment is no superpacket
@@ -133,9 +158,14 @@ def _find_in_ipv6(packet: memoryview) -> tuple[int, int] | None:
 
 
 def _transport_end(packet: memoryview, protocol: int, start: int) -> int | None:
-    """Where the transport header ends, or None when the packet has not all of it."""
+    """Where the transport header ends, or None when the packet has not all of it.
+
+    UDP states its own length: where that is another, the kernel would write over it as it cuts.
+    """
     if protocol == UDP:
         end = start + _UDP_HEADER_SIZE
+        if int.from_bytes(packet[start + 4 : start + 6]) != len(packet) - start:
+            return None
     elif len(packet) < start + _MIN_TCP_HEADER:
         return None
     else:

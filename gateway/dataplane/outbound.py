@@ -116,7 +116,7 @@ class Outbound:
         if session is None:
             peer.drop(Drop.NO_SESSION)
             return None
-        clean_own(plain, start + FRAME_LENGTH.size)
+        clean_own(plain[start + FRAME_LENGTH.size : at + length])
         emit_frame(plain, start, length)
         return session
 

@@ -20,7 +20,17 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from gateway.dataplane.offload import GSO_NONE, GSO_UDP_L4, HEADER, NEEDS_CSUM, rebuild
+from gateway.dataplane.offload import (
+    GSO_NONE,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    HEADER,
+    NEEDS_CSUM,
+    TCP,
+    find_transport,
+    rebuild,
+)
 from gateway.protocol.wire import FRAME_HEADER_SIZE, FRAME_LENGTH
 
 if TYPE_CHECKING:
@@ -39,11 +49,14 @@ _IPV4_ID_TO_CHECKSUM: Final = Struct(">H4sH")
 _IPV6_LENGTH: Final = 4
 _IPV6_HEADER_SIZE: Final = 40
 _TCP_SEQUENCE: Final = 4
+_TCP_OFFSET: Final = 12
 _TCP_FLAGS: Final = 13
+_TCP_CHECKSUM: Final = 16
 _UDP_LENGTH: Final = 4
 
 _ALL: Final = 0xFF
 _NOT_LAST: Final = _ALL & ~0x09  # FIN and PSH belong to the last segment
+_WHOLE: Final = 0x26  # SYN, RST and URG: what they say is about the whole segment
 _NOT_FIRST: Final = _ALL & ~0x80  # CWR belongs to the first (RFC 3168 6.1.2)
 
 
@@ -52,8 +65,9 @@ def split(plain: memoryview, start: int, length: int, most: int) -> Iterator[tup
 
     Yields start and length of each, in order, frame header included; each is valid until the next
     is asked for. It has as many whole segments as fit. Where not one fits, TCP is cut into shorter
-    segments, and UDP into its datagrams, which are then longer than `most`. What is no superpacket,
-    or none that a peer would take, comes out as it is. `clean_own` came before.
+    segments (a lone segment, too), and UDP into its datagrams, which are then longer than `most`.
+    What is no superpacket, or none that a peer would take, comes out as it is. `clean_own` came
+    before.
     """
     frame = plain[start : start + length]
     if length <= most or not _is_superpacket(frame):
@@ -84,9 +98,26 @@ def split(plain: memoryview, start: int, length: int, most: int) -> Iterator[tup
 
 def _is_superpacket(frame: memoryview) -> bool:
     """Tell a superpacket that a peer would take; its virtio-net header is `rebuild`'s then."""
-    if frame[_GSO_TYPE] == GSO_NONE or not rebuild(frame[_VNET:]):
+    if not rebuild(frame[_VNET:]):
         return False
-    return frame[_GSO_TYPE] != GSO_NONE  # more than one segment, that is
+    return frame[_GSO_TYPE] != GSO_NONE or _is_long_segment(frame)
+
+
+def _is_long_segment(frame: memoryview) -> bool:
+    """Tell a lone TCP segment: shorter ones say the same. It looks like a superpacket then."""
+    if frame[_VNET] != NEEDS_CSUM:
+        return False
+    packet = frame[_IP:]
+    transport = find_transport(packet)
+    if transport is None or transport[0] != TCP:
+        return False
+    start = transport[1]
+    end = start + (packet[start + _TCP_OFFSET] >> 4) * 4
+    if end >= len(packet) or packet[start + _TCP_FLAGS] & _WHOLE:
+        return False
+    kind = GSO_TCPV4 if packet[0] >> 4 == 4 else GSO_TCPV6
+    HEADER.pack_into(frame, _VNET, NEEDS_CSUM, kind, end, len(packet) - end, start, _TCP_CHECKSUM)
+    return True
 
 
 class _Headers:

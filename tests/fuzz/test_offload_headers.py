@@ -77,6 +77,11 @@ def header_size(draw: random.Random, packet: bytearray, whole: Superpacket) -> N
         put(packet, draw.choice((41, 49)), draw.choice((0, 1, 2, 255)))
 
 
+def udp_length(draw: random.Random, packet: bytearray, whole: Superpacket) -> None:
+    if whole.protocol == UDP:
+        put(packet, whole.transport + 4, draw.choice((0, 7, 8, 1008, draw.getrandbits(16))), 2)
+
+
 def inner_packet(_: random.Random, packet: bytearray, whole: Superpacket) -> None:
     """Put a whole TCP packet where the payload is."""
     inner = Superpacket(4, TCP, bytes(60), 1000).packet(0, 60, 1)
@@ -84,7 +89,7 @@ def inner_packet(_: random.Random, packet: bytearray, whole: Superpacket) -> Non
 
 
 BENDS: Final[tuple[Bend, ...]] = (
-    any_byte, wrong_length, cut_off, fragment, other_header, header_size, inner_packet,
+    any_byte, wrong_length, cut_off, fragment, other_header, header_size, udp_length, inner_packet,
 )  # fmt: skip
 
 
@@ -159,6 +164,8 @@ def assert_consistent(frame: bytes) -> str:
         assert (kind, at) == (protocol, start)
     end = start + (packet[start + 12] // 16 * 4 if protocol == TCP else 8)
     assert start + offset + 2 <= end <= len(packet)
+    if protocol == UDP:
+        assert int.from_bytes(packet[start + 4 : start + 6]) == len(packet) - start
     if not gso_type:
         assert hdr_len == segment == 0
         return "a checksum to finish"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.dataplane.offload import rebuild
+from gateway.dataplane.offload import clean_own, rebuild
 from gateway.dataplane.split import split
 from tests.netns.gateway.forwarding import with_forwarding
-from tests.packets import TCP, UDP
+from tests.packets import TCP, UDP, virtio
 from tests.superpackets import ACK, CWR, ECE, FIN, FRAME_HEADER, PSH, Superpacket, finished
 
 if TYPE_CHECKING:
@@ -109,6 +109,24 @@ def test_the_kernel_finishes_segments_cut_anew(what: str) -> None:
     packets = forwarded(*cut(whole, 0.7))
     assert len(packets) > len(whole.payload) / whole.segment
     assert packets == [finished(chunk) for chunk in cut(at_the_far_end(whole), 0.7)]
+
+
+def test_an_inner_checksum_is_finished_as_the_kernel_does_it() -> None:
+    """The kernel of the sending gateway would have done it, were its TUN without offloads."""
+    outer = Superpacket(4, UDP, SUPERPACKETS["TCP over IPv6"].packet(0, 901, 7), 10_000)
+    outer = at_the_far_end(outer)
+    packet = outer.packet(0, len(outer.payload), 7)
+    frame = bytearray(virtio(1, start=28 + 40, offset=16) + packet)
+    clean_own(memoryview(frame))
+    found: list[bytes] = []
+
+    def act(through: Forwarding) -> None:
+        one_hop_before = replace(outer, ttl=64).packet(0, len(outer.payload), 7)
+        through.write(virtio(1, start=28 + 40, offset=16) + one_hop_before)
+        found.extend(through.packets())
+
+    with_forwarding(act)
+    assert found == [frame[10:]]
 
 
 def test_a_wrong_sum_would_have_been_seen() -> None:

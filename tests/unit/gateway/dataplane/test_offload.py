@@ -6,6 +6,7 @@ import pytest
 
 from gateway.dataplane.offload import clean_own, find_transport, rebuild
 from tests.packets import ICMP, TCP, UDP, frame, ipv4, ipv6, tcp, udp, virtio
+from tests.superpackets import Superpacket, finished, framed
 
 CSUM, TSO4, UFO, TSO6, USO, ECN = 1, 1, 3, 4, 5, 0x80
 A4, B4, A6, B6 = "10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"
@@ -124,6 +125,22 @@ BAD = {
         virtio(CSUM, start=20, offset=16),
     ),
     "half a UDP header": (ipv4(A4, B4, udp()[:7]), virtio(CSUM, start=20, offset=6)),
+    "a UDP length of its own": (
+        UDP4[:24] + (1008).to_bytes(2) + UDP4[26:],
+        virtio(CSUM, USO, size=1000, start=20, offset=6),
+    ),
+    "100 MB, once cut": (
+        ipv6(
+            A6,
+            B6,
+            (bytes([60, 255]) + bytes(2046)) * 7
+            + bytes([TCP, 255])
+            + bytes(2046)
+            + tcp(bytes(48_000)),
+            60,
+        ),
+        virtio(CSUM, TSO6, size=8, start=40 + 8 * 2048, offset=16),
+    ),
     "neither IPv4 nor IPv6": (bytes(40), virtio(CSUM, start=20, offset=6)),
     "an empty IPv6 packet": (bytes([0x60]) + bytes(19), virtio(CSUM, start=40, offset=6)),
     "TSO6 on IPv4": (TCP4, virtio(CSUM, TSO6, size=1000, start=20, offset=16)),
@@ -155,5 +172,36 @@ def test_the_transport_is_found() -> None:
 
 def test_of_our_kernels_words_only_the_open_checksum_goes_out() -> None:
     one = bytearray(virtio(3, start=20, offset=16) + TCP4)
-    clean_own(one)
-    assert one[:10] == virtio(CSUM, start=20, offset=16)
+    clean_own(memoryview(one))
+    assert one == virtio(CSUM, start=20, offset=16) + TCP4
+
+
+@pytest.mark.parametrize("size", [60, 61])
+@pytest.mark.parametrize("of", ["VXLAN", "IP in IP", "IPv6 in IPv6"])
+def test_an_inner_packets_open_checksum_is_finished(of: str, size: int) -> None:
+    """A peer refuses to: it would not know what else that changes."""
+    inner = Superpacket(6 if "v6" in of else 4, TCP, bytes(range(size)), 1000)
+    packet = inner.packet(0, size, 7)
+    outer = {
+        "VXLAN": ipv4(A4, B4, udp(bytes(8 + 14) + packet)),
+        "IP in IP": ipv4(A4, B4, packet, 4),
+        "IPv6 in IPv6": ipv6(A6, B6, packet, 41),
+    }[of]
+    start = len(outer) - len(packet) + inner.transport
+    one = bytearray(virtio(CSUM, start=start, offset=16) + outer)
+    assert not rebuild(memoryview(bytearray(one)))
+    clean_own(memoryview(one))
+    assert one[:10] == bytes(10)
+    assert one[-len(packet) :] == finished(framed(packet, inner.virtio()))
+    assert one[10 : -len(packet)] == outer[: -len(packet)]
+    assert rebuild(memoryview(one))
+
+
+@pytest.mark.parametrize("packet", [OPTIONS, with_extensions(0, 60)])
+def test_a_checksum_behind_options_or_extension_headers_stays_open(packet: bytes) -> None:
+    transport = find_transport(memoryview(packet))
+    assert transport is not None
+    one = virtio(CSUM, start=transport[1], offset=16) + packet
+    changed = bytearray(one)
+    clean_own(memoryview(changed))
+    assert changed == one

@@ -82,6 +82,17 @@ def test_a_tcp_segment_that_does_not_fit_is_cut_shorter() -> None:
     ]
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_lone_segment_that_does_not_fit_is_cut_like_a_superpacket(version: int) -> None:
+    """A retransmission, say: in two fragments the path would lose it twice as often."""
+    stream = replace(STREAM, version=version)
+    lone = framed(stream.packet(0, 3500, 7), stream.virtio())
+    whole = replace(stream, segment=3500).frame()
+    most = FRAME_HEADER + stream.headers + 2000
+    for one in (lone, whole):
+        assert cut(one, most) == cut(replace(stream, segment=2000).frame(), most)
+
+
 def test_a_datagram_that_does_not_fit_stays_one() -> None:
     for most in (1000, 60, 0):
         assert [told(one) for one in cut(DATAGRAMS.frame(), most)] == [
@@ -157,10 +168,14 @@ def test_the_payload_stays_where_it_is() -> None:
         assert view[start + length :] == frame[start + length :]  # what is to come is untouched
 
 
+SYN, RESET, URGENT = (replace(STREAM, flags=ACK | flag) for flag in (0x02, 0x04, 0x20))
 NONSENSE = {
     "a single packet": framed(STREAM.packet(0, 3500, 7), NO_OFFLOAD),
-    "a single packet with an open checksum": framed(STREAM.packet(0, 3500, 7), STREAM.virtio()),
-    "one segment": replace(STREAM, segment=3500).frame(),
+    "a single datagram": framed(DATAGRAMS.packet(0, 3500, 7), DATAGRAMS.virtio()),
+    "one datagram": replace(DATAGRAMS, segment=3500).frame(),
+    "a SYN with data": framed(SYN.packet(0, 3500, 7), SYN.virtio()),
+    "urgent data": framed(URGENT.packet(0, 3500, 7), URGENT.virtio()),
+    "a reset with a reason": framed(RESET.packet(0, 3500, 7), RESET.virtio()),
     "a superpacket with the ECN bit": framed(
         STREAM.packet(0, 3500, 7), virtio(1, 0x81, size=1000, start=20, offset=16)
     ),
@@ -189,7 +204,7 @@ NONSENSE = {
 def test_what_is_no_superpacket_of_ours_stays(what: str) -> None:
     (same,) = cut(NONSENSE[what], most=1060)
     assert same[FRAME_HEADER:] == NONSENSE[what][FRAME_HEADER:]
-    if what != "one segment":
+    if what != "one datagram":
         assert same == NONSENSE[what]
 
 
