@@ -167,9 +167,7 @@ class Path:
         elif now - self._lossy_at >= CLEAN_FOR:
             self._lost = 0.0
         self._sent += sent
-        # Beyond `TOLERATED` the span is 1, however much is lost: no need to remember more.
-        self._lost += min(lost, TOLERATED * sent)
-        self._lost = max(self._lost + min(missed, 0), 0.0)  # late ones were not lost
+        self._lost = max(self._lost + lost + min(missed, 0), 0.0)  # late ones were not lost
         self._follow(self._allowed(self._lost, self._sent), now)
 
     def _follow(self, allowed: int, now: float) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway import link
-from gateway.control import paths
+from gateway.control import paths, peers
 from gateway.protocol.messages import MAX_TOTAL, PathReport, Ping, Pong
 from gateway.protocol.wire import DATAGRAM_SIZE, MIN_DATAGRAM_SIZE
 from tests.controls import meet, play, shake_hands, until
@@ -88,8 +88,11 @@ def test_losses_that_one_side_counts_shape_what_the_other_sends(
     play(story, tmp_path)
 
 
-def test_a_black_hole_is_found_by_what_does_not_arrive(tmp_path: Path, clock: Clock) -> None:
+def test_a_black_hole_is_found_by_what_does_not_arrive(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only large records are sent: no report changes, and pings show that the peer lives."""
+    monkeypatch.setattr(peers, "PING_EVERY", 60.0)  # only those that a watched peer gets
 
     async def story(a: Side, b: Side) -> None:
         await meet(b, a)
@@ -101,7 +104,7 @@ def test_a_black_hole_is_found_by_what_does_not_arrive(tmp_path: Path, clock: Cl
             if path.datagram_size != DATAGRAM_SIZE:
                 break
             assert path.watched
-            await until(lambda: path._heard)  # well before the next ping of either side
+            await until(lambda: path._heard)
         assert seconds <= 4
         assert a.dataplane.shapes[-1] == link.Shape("gw-b", 64, MIN_DATAGRAM_SIZE)
 

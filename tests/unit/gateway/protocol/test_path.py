@@ -162,6 +162,15 @@ def test_what_we_failed_to_send_is_missed_a_second_later() -> None:
     assert set(world.spans) == {64}
 
 
+def test_an_excuse_does_not_last() -> None:
+    """A session ended before its peer could miss what failed: that hides no loss of the next."""
+    world = World()
+    world._sent = Sent(world._sent.records, world._sent.large, world._sent.unsent + 10_000)
+    world.seconds(3, 5_000)
+    world.loss = 0.01
+    assert world.seconds(2, 5_000)[-1] == 1
+
+
 def test_late_records_take_themselves_off() -> None:
     world = World()
     for _ in range(20):
