@@ -109,6 +109,13 @@ def test_no_key_in_any_repr(plane: Plane) -> None:
         assert "ssss" not in text
 
 
+def test_control_says_how_records_may_be(plane: Plane) -> None:
+    assert plane.commands.carry_out(link.Shape("b", 3, 1300)) == [], "it is not answered"
+    (report,) = plane.commands.counters()
+    assert (report.peers["b"].span, report.peers["b"].datagram_size) == (3, 1300)
+    assert (plane.peer().room, plane.peer().limit) == (1284, 3 * 1284)
+
+
 def test_routes_change_at_the_commit(plane: Plane) -> None:
     assert install(plane) is None
     plane.commands.carry_out(link.Routes([("10.10.9.0/24", "b")]))
@@ -168,7 +175,13 @@ def test_counters_add_up() -> None:
     assert report == link.Counters(
         peers={
             "a": link.PeerCounters(
-                rx_packets=1, rx_bytes=33, rx_records=2, tx_records=1, heard=b.now
+                rx_packets=1,
+                rx_bytes=33,
+                rx_records=2,
+                rx_datagrams=2,
+                tx_records=1,
+                tx_datagrams=1,
+                heard=b.now,
             )
         },
         drops={},
