@@ -50,12 +50,11 @@ class PeerPath:
         return link.Shape(self.name, self.path.span, self.path.datagram_size)
 
     def log(self, now: float) -> None:
-        """Say what changed much: neither each second nor each step."""
+        """Say what changed much: a span moves often, the size of datagrams next to never."""
         shape, logged = self.shape, self._logged
         much = max(shape.span, logged.span) >= 2 * min(shape.span, logged.span)
-        if (much or shape.datagram_size != logged.datagram_size) and (
-            now - self._logged_at >= LOG_EVERY
-        ):
+        due = much and now - self._logged_at >= LOG_EVERY
+        if due or shape.datagram_size != logged.datagram_size:
             self._logged, self._logged_at = shape, now
             log.info(
                 "peer %s: the path takes up to %d datagrams a record, of %d bytes each",

@@ -11,6 +11,7 @@ import pytest
 from gateway import link
 from gateway.control import paths, peers
 from gateway.protocol.messages import MAX_TOTAL, PathReport, Ping, Pong
+from gateway.protocol.path import RETRY_AFTER
 from gateway.protocol.wire import DATAGRAM_SIZE, MIN_DATAGRAM_SIZE
 from tests.controls import meet, play, shake_hands, until
 
@@ -107,6 +108,28 @@ def test_a_black_hole_is_found_by_what_does_not_arrive(
             await until(lambda: path._heard)
         assert seconds <= 4
         assert a.dataplane.shapes[-1] == link.Shape("gw-b", 64, MIN_DATAGRAM_SIZE)
+
+    play(story, tmp_path)
+
+
+def test_larger_datagrams_are_allowed_again_before_the_session_that_may_try_them(
+    tmp_path: Path, clock: Clock
+) -> None:
+    async def story(a: Side, b: Side) -> None:
+        await meet(b, a)
+        path = a.peers.paths._all["gw-b"].path
+        path.datagram_size, path._shrunk_at = MIN_DATAGRAM_SIZE, clock.now
+        count(a)
+        at_activation = []
+
+        async def activate(index: int) -> None:
+            at_activation.append(a.dataplane.shapes[-1].datagram_size)
+
+        a.dataplane.activate = activate  # type: ignore[method-assign]
+        for _ in range(2):
+            await meet(b, a)
+            clock.now += RETRY_AFTER
+        assert at_activation == [MIN_DATAGRAM_SIZE, DATAGRAM_SIZE]
 
     play(story, tmp_path)
 
