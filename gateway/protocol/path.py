@@ -19,10 +19,12 @@ span doubles. But it forgets slowly what came with much traffic when little foll
 24 s. Idle seconds are no evidence: without a report the span stays.
 
 **Datagram size.** A router that must not fragment, and whose ICMP does not get through, is a black
-hole: large datagrams vanish, small ones arrive (RFC 8899, section 4.3). Its marks: large records
-were sent in `HOLE_SECONDS` seconds, not one of them arrived, and all the while the peer was heard
-on the control channel. What it sends there keeps its order: a report under way would have come
-before. A path that is dead for a while lacks the last mark, an idle one the first.
+hole: large datagrams vanish, small ones arrive (RFC 8899, section 4.3). Its marks: for
+`HOLE_SECONDS` the peer was heard each second on the control channel, in `HOLE_TRIES` of these
+seconds large records were sent, and not one arrived. (A TCP connection that stalls repeats after
+0.2, 0.6, 1.4, 3 s: more tries would take until 6.2 s.) What the peer sends on the control channel
+keeps its order, so a report of them would have come before what was heard. A path that is dead for
+a while lacks the first mark, an idle one the second.
 
 A hostile report can do no more than choose the shape of what we send to that very peer.
 """
