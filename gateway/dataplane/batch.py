@@ -87,6 +87,7 @@ class Batch:
         self._bytes = memoryview(self._messages).cast("B")
         self._words, self._quads = self._bytes.cast("I"), self._bytes.cast("Q")
         self._fresh = bytes(self._bytes)
+        self._used = slice(0, 0)
         self._at = ctypes.addressof(self._messages)
 
     def room(self, first: int) -> int:
@@ -101,13 +102,14 @@ class Batch:
         are to be had from `take`. Raises OSError, BlockingIOError among them.
         """
         start = first * _STRIDE
-        # The kernel wrote over the room for addresses and control data.
-        self._bytes[start:] = self._fresh[start:]
+        used = self._used  # there the kernel wrote over the room for addresses and control data
+        self._bytes[used] = self._fresh[used]
         count = _recvmmsg(fd, self._at + start, self.room(first), _MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         end = start + count * _STRIDE
+        self._used = slice(start, end)
         lengths = self._words[start // 4 : end // 4][_LENGTH].tolist()
         joined = self._quads[start // 8 : end // 8][_CONTROL].tolist()
         names = self._names[first * _NAME_SIZE : (first + count) * _NAME_SIZE]

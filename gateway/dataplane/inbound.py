@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from gateway.dataplane.tun import Tun
     from gateway.dataplane.udp import Address, Udp
 
-# Before the other direction has its turn: about 0.3 ms.
-BURST: Final = 64  # receives
-BURST_BYTES: Final = 4 << 16
+BURST_BYTES: Final = 4 << 16  # before the other direction has its turn: about 0.3 ms
 
 
 class _Waiting(NamedTuple):
@@ -82,13 +80,17 @@ class Inbound:
         """Datagrams whose record is not complete yet."""
         return self._landing.kept + self._reassembly.waiting
 
-    def drain(self, now: float) -> None:
-        """Take what waits in the socket, at most a burst. `now`: CLOCK_BOOTTIME."""
+    def drain(self, now: float, most: int) -> None:
+        """Take what waits in the socket, at most so many runs. `now`: CLOCK_BOOTTIME."""
         landing, taken = self._landing, 0
         try:
-            for _ in range(BURST):
+            for _ in range(most):
                 landing.get_ready()
-                if landing.lone and (lone := self._udp.receive_many(landing.batch, landing.kept)):
+                if (
+                    most > 1
+                    and landing.lone
+                    and (lone := self._udp.receive_many(landing.batch, landing.kept))
+                ):
                     lengths, address, more = lone
                     self._take_lone(lengths, address, now)
                     taken += sum(lengths)

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from gateway.dataplane.tun import Tun
     from gateway.dataplane.udp import Udp
 
-# Before the other direction has its turn: about 0.3 ms.
-BURST: Final = 64  # packets
-BURST_BYTES: Final = 4 << 16
+BURST_BYTES: Final = 4 << 16  # before the other direction has its turn: about 0.3 ms
 
 _IPV4_DESTINATION: Final = Struct("16x4s")  # RFC 791 3.1
 _IPV6_DESTINATION: Final = Struct("24x16s")  # RFC 8200 3
@@ -50,15 +48,13 @@ class Outbound:
         self._directory = directory
         self._sender = Sender(udp, gso=gso)
         self._plain = memoryview(bytearray(MAX_RECORD + _MAX_FRAME))
-        # Whether the last packet came alone. Then the next one leaves before we look for more.
-        self._alone = True
 
-    def drain(self) -> None:
-        """Send what waits in the TUN, at most a burst. Raises TunGoneError."""
+    def drain(self, most: int) -> None:
+        """Send what waits in the TUN, at most so many packets. Raises TunGoneError."""
         read, plain, sender = self._tun.read, self._plain, self._sender
         session: Session | None = None  # whose record is being gathered, in plain[:end]
-        end = packets = taken = number = 0
-        while number < BURST and taken < BURST_BYTES:
+        end = packets = taken = 0
+        for _ in range(most):
             try:
                 length = read((plain[end + FRAME_LENGTH.size :],)) + FRAME_LENGTH.size
             except BlockingIOError:
@@ -67,7 +63,6 @@ class Outbound:
                 if error.errno == errno.EBADFD:
                     raise TunGoneError from None
                 break  # it is down; it wakes us when it has packets again
-            number += 1
             taken += length
             to = self._route(end, length)
             if to is not None:
@@ -87,11 +82,11 @@ class Outbound:
                     if start:
                         plain[:length] = plain[start : start + length]
                     session, end, packets = to, length, 1
-                if session is not None and (self._alone or end > limit - _LEAST_ROOM):
+                if session is not None and end > limit - _LEAST_ROOM:
                     sender.send_record(session, plain[:end], packets)
                     session, end = None, 0
-            self._alone = False
-        self._alone = number <= 1
+            if taken >= BURST_BYTES:
+                break
         if session is not None:
             sender.send_record(session, plain[:end], packets)
 

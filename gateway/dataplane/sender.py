@@ -85,10 +85,15 @@ class Sender:
         # sealed under one counter would share a nonce.
         session.counter = counter + 1
         header = associated_data(fragments, session.peer_index, counter)
-        session.seal(nonce(counter), plain, header, self._sealed[:length])
-        number_fragments(self._headers, header, fragments)
+        sealed = self._sealed[:length]
+        session.seal(nonce(counter), plain, header, sealed)
         try:
-            self._transmit(fragments, size, length - (fragments - 1) * size, session.endpoint)
+            if fragments == 1:
+                self._udp.send((header, sealed), session.endpoint)
+            else:
+                number_fragments(self._headers, header, fragments)
+                tail = length - (fragments - 1) * size
+                self._transmit(fragments, size, tail, session.endpoint)
         except OSError as error:
             peer.tx_unsent += 1
             if error.errno == errno.EMSGSIZE and peer.shrink():
@@ -168,9 +173,6 @@ class Sender:
         send, start = self._udp.send, (count - 1) * size
         parts = self._parts(size)[: 2 * count - 1]
         parts.append(self._sealed[start : start + tail])
-        if count == 1:
-            send(parts, to)
-            return
         refused: OSError | None = None
         if self.gso:
             segment = HEADER_SIZE + size
