@@ -22,7 +22,7 @@ from gateway.dataplane.offload import (
 )
 from gateway.dataplane.split import split
 from gateway.protocol.drops import Drop
-from gateway.protocol.wire import FRAME_LENGTH, VNET_HEADER_SIZE
+from gateway.protocol.wire import FRAME_HEADER_SIZE, FRAME_LENGTH, VNET_HEADER_SIZE
 
 if TYPE_CHECKING:
     from gateway.dataplane.sessions import Directory, Peer
@@ -76,17 +76,19 @@ class Delivery:
         if not rebuild(frame):
             peer.drop(Drop.BAD_OFFLOAD)
             return 1
-        count = 1
-        if len(frames) - first > 1 and GSO_UDP_L4 in self._taken:
-            count = join.joinable(plain, frames, first)
+        count, like = 1, None
+        if len(frames) - first > 1 and self._taken:
+            like = join.flow(plain, start)
+            if like is not None and like.kind in self._taken:
+                count = join.joinable(plain, frames, first, like)
         if self._directory.routes.lookup(source) is not peer:
             peer.drop(Drop.WRONG_SOURCE, count)
         elif not sound:
             peer.drop(Drop.BAD_DESTINATION, count)
         else:
             try:
-                if count > 1:
-                    self._write_joined(plain, frames[first : first + count])
+                if like is not None and count > 1:
+                    self._write_joined(plain, frames[first : first + count], like)
                 elif is_superpacket(frame):
                     self._write_superpacket(plain, start, end)
                 else:
@@ -95,17 +97,20 @@ class Delivery:
                 peer.drop(WRITE_FAILURES.get(error.errno or 0, Drop.TUN_FAILED), count)
             else:
                 peer.rx_packets += count
-                peer.rx_bytes += count * (len(frame) - VNET_HEADER_SIZE)
+                last = frames[first + count - 1][1]
+                peer.rx_bytes += last - start - count * FRAME_HEADER_SIZE
         return count
 
-    def _write_joined(self, plain: memoryview, frames: list[tuple[int, int]]) -> None:
+    def _write_joined(
+        self, plain: memoryview, frames: list[tuple[int, int]], like: join.Flow
+    ) -> None:
         """Write them as one superpacket, or one by one where the kernel takes none."""
         start, end = frames[0]
         before = bytes(plain[start:end][: join.HEADERS])
         try:
-            self._tun.write_parts(join.join(plain, frames))
+            self._tun.write_parts(join.join(plain, frames, like))
         except OSError as error:
-            self._refused(GSO_UDP_L4, error)
+            self._refused(like.kind, error)
             plain[start : start + len(before)] = before
             for start, end in frames:
                 self._tun.write(plain[start + FRAME_LENGTH.size : end])

@@ -33,7 +33,7 @@ from gateway.protocol.wire import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.dataplane.sessions import Directory, Session
+    from gateway.dataplane.sessions import Directory, Peer, Session
     from gateway.dataplane.tun import Tun
     from gateway.dataplane.udp import Address, Udp
 
@@ -73,7 +73,11 @@ class Inbound:
         self._reassembly = Reassembly(self._incomplete)
         self._landing = Landing(self._spill)
         self._waiting: _Waiting | None = None
-        self._plain = memoryview(bytearray(MAX_RECORD))
+        # Opened records of one peer, side by side, and their frames: delivered after each receive.
+        self._plain = memoryview(bytearray(2 * MAX_RECORD))
+        self._filled = 0
+        self._frames: list[tuple[int, int]] = []
+        self._sender: Peer | None = None
 
     @property
     def waiting(self) -> int:
@@ -93,6 +97,7 @@ class Inbound:
                 ):
                     lengths, address, more = lone
                     self._take_lone(lengths, address, now)
+                    self._deliver()
                     taken += sum(lengths)
                     if not more:
                         return
@@ -101,6 +106,7 @@ class Inbound:
                     wanted = 0 if waiting is None else waiting.fragments - landing.kept
                     length, stride, address = self._udp.receive(landing.buffers(wanted))
                     self._take(length, stride or length, address, now)
+                    self._deliver()
                     taken += length
                 if taken >= BURST_BYTES:
                     return
@@ -273,11 +279,13 @@ class Inbound:
     def forget(self, index: int) -> None:
         """Drop what waits of a session."""
         self._spill()
+        self._deliver()
         self._reassembly.forget(index)
 
     def expire(self, now: float) -> None:
         """Drop what has waited too long."""
         self._spill()
+        self._deliver()
         self._reassembly.expire(now)
 
     def _incomplete(self, index: int, reason: Drop, datagrams: int) -> None:
@@ -296,7 +304,12 @@ class Inbound:
     ) -> None:
         """Open a whole record, then let the window know, then take its frames."""
         peer = session.peer
-        plain = self._plain[: max(len(sealed) - session.overhead, 0)]
+        opened = max(len(sealed) - session.overhead, 0)
+        if peer is not self._sender or self._filled + opened > len(self._plain):
+            self._deliver()
+            self._sender = peer
+        start = self._filled
+        plain = self._plain[start : start + opened]
         try:
             session.open(
                 nonce(counter), sealed, associated_data(fragments, session.index, counter), plain
@@ -314,8 +327,16 @@ class Inbound:
         if not session.heard:
             session.heard = True
             self._heard(session)
-        frames = parse_frames(plain)
+        frames = parse_frames(self._plain, start, start + opened)
         if frames is None:
             peer.drop(Drop.BAD_FRAME)
             return
-        self._delivery.deliver(plain, frames, peer)
+        self._filled = start + opened
+        self._frames += frames
+
+    def _deliver(self) -> None:
+        """Hand on the frames of all records that this receive completed."""
+        frames, sender = self._frames, self._sender
+        self._frames, self._sender, self._filled = [], None, 0
+        if frames and sender is not None:
+            self._delivery.deliver(self._plain, frames, sender)

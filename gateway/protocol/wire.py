@@ -98,17 +98,16 @@ def number_fragments(into: memoryview, header: bytes | bytearray, fragments: int
     into[1:end:HEADER_SIZE] = _NUMBERS[:fragments]
 
 
-def parse_frames(payload: memoryview) -> list[tuple[int, int]] | None:
-    """Split an opened record: where each frame starts and ends.
+def parse_frames(buffer: memoryview, start: int, end: int) -> list[tuple[int, int]] | None:
+    """Split the opened record at buffer[start:end]: where each frame starts and ends.
 
     None unless the record is made of whole frames.
     """
     frames = []
-    start, end = 0, len(payload)
     while start < end:
         if end - start < FRAME_HEADER_SIZE + MIN_PACKET:
             return None
-        (length,) = FRAME_LENGTH.unpack_from(payload, start)
+        (length,) = FRAME_LENGTH.unpack_from(buffer, start)
         stop = start + FRAME_HEADER_SIZE + length
         if length < MIN_PACKET or stop > end:
             return None
