@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from gateway import link
 from gateway.dataplane.commands import Commands
 from gateway.dataplane.inbound import Inbound
+from gateway.dataplane.loop import BURST
 from gateway.dataplane.outbound import Outbound
 from gateway.dataplane.sessions import Directory, Peer, Session
 from gateway.dataplane.tun import FakeTun
@@ -88,12 +89,20 @@ class Plane:
             self.commands.carry_out(link.Routes([(prefix, name) for prefix in prefixes]))
         return self.order(link.CommitRoutes)
 
+    def transmit(self, most: int = BURST) -> None:
+        """Let the loop come by when the TUN is ready, once."""
+        self.outbound.drain(most)
+
+    def receive(self, most: int = BURST) -> None:
+        """Let the loop come by when the socket is ready, once."""
+        self.inbound.drain(self.now, most)
+
     def work(self) -> None:
         """Take all that arrived on either side."""
         while self.tun.to_read:
-            self.outbound.drain()
+            self.transmit()
         while self.udp.arrived:
-            self.inbound.drain(self.now)
+            self.receive()
 
     def peer(self) -> Peer:
         """Return the only peer that has a name here."""

@@ -276,7 +276,7 @@ def test_one_direction_has_its_turn_after_64_receives() -> None:
     growing = [frame(ipv4("10.10.10.3", "10.10.9.3", bytes(size))) for size in range(100)]
     arrived = on_the_way(a, b, *growing)  # such are not joined
     b.udp.arrived += [(one, a.endpoint) for one in arrived]
-    b.inbound.drain(b.now)
+    b.receive()
     assert len(b.tun.written) == 64
     b.work()
     assert b.tun.written == growing
@@ -288,7 +288,7 @@ def test_one_direction_has_its_turn_after_256_kilobytes(gro: bool) -> None:
     long = frame(ipv4("10.10.10.3", "10.10.9.3", bytes(60_000)))
     arrived = on_the_way(a, b, *[long] * 10)
     b.udp.arrived += [(one, a.endpoint) for one in arrived]
-    b.inbound.drain(b.now)
+    b.receive()
     assert len(b.tun.written) in {5, 6}, "what goes past it was received with the rest"
     b.work()
     assert b.tun.written == [long] * 10
@@ -305,7 +305,7 @@ def test_a_read_that_fails_is_a_drop(
 
     with monkeypatch.context() as broken:
         broken.setattr(b.udp, "receive", receive)
-        b.inbound.drain(b.now)
+        b.receive()
     assert b.drops() == {"receive-failed": 1}
     arrive(b, *datagrams)
     assert b.tun.written == [TO_B]

@@ -24,7 +24,7 @@ def sent(plane: Plane, *frames: bytes) -> list[bytes]:
     left = watch(plane.udp)
     for one in frames:
         plane.tun.to_read.append(one)
-        plane.outbound.drain()
+        plane.transmit()
     return left
 
 
@@ -170,7 +170,7 @@ def test_a_counter_is_not_given_back_when_the_second_fragment_fails() -> None:
 
     a.udp.path = fail_after_the_first
     a.tun.to_read.append(frame(ipv4("10.10.10.3", "10.10.9.3", bytes(1480))))
-    a.outbound.drain()
+    a.transmit()
     assert a.drops() == {"send-buffer-full": 1}
     a.udp.failure = None
     (datagram,) = sent(a, TO_B)
@@ -214,13 +214,13 @@ def test_a_deleted_tun_is_said(
 
     monkeypatch.setattr(a.tun, "read", read)
     with pytest.raises(TunGoneError, match="deleted"):
-        a.outbound.drain()
+        a.transmit()
 
 
 def test_one_direction_has_its_turn_after_64_packets(planes: tuple[Plane, Plane]) -> None:
     a, _ = planes
     a.tun.to_read += [TO_B] * 100
-    a.outbound.drain()
+    a.transmit()
     assert len(a.tun.to_read) == 36
     assert a.peer().tx_packets == 64, "and nothing of what was read waits"
 
@@ -228,6 +228,6 @@ def test_one_direction_has_its_turn_after_64_packets(planes: tuple[Plane, Plane]
 def test_one_direction_has_its_turn_after_256_kilobytes(planes: tuple[Plane, Plane]) -> None:
     a, _ = planes
     a.tun.to_read += [frame(ipv4("10.10.10.3", "10.10.9.3", bytes(60_000)))] * 10
-    a.outbound.drain()
+    a.transmit()
     assert len(a.tun.to_read) == 5
     assert a.peer().tx_packets == 5

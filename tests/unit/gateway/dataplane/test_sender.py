@@ -37,7 +37,7 @@ def put(a: Plane, *frames: bytes) -> None:
     """Let these frames come out of the TUN, one by one."""
     for one in frames:
         a.tun.to_read.append(one)
-        a.outbound.drain()
+        a.transmit()
 
 
 def by_record(datagrams: Iterable[bytes]) -> dict[int, dict[int, bytes]]:
@@ -199,10 +199,10 @@ def test_a_failure_of_the_datagrams_one_by_one_leaves_it_open_who_was_to_blame(
 def test_a_failed_record_counts_each_packet_in_it(planes: tuple[Plane, Plane]) -> None:
     a, _ = planes
     a.tun.to_read += [SMALL] * 5
-    a.outbound.drain()
+    a.transmit()
     failing(a.udp, repeat(errno.ENOBUFS, 1))
     a.tun.to_read += [SMALL] * 5
-    a.outbound.drain()
+    a.transmit()
     assert a.drops() == {"send-buffer-full": 5}
     assert (a.peer().tx_packets, a.peer().tx_unsent) == (5, 1)
 
