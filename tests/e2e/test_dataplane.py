@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from gateway import link
-from gateway.dataplane.loop import Loop
+from gateway.dataplane.loop import Loop, Tuning
 from gateway.dataplane.tun import TunDevice
 from gateway.dataplane.udp import UdpSocket, open_udp
-from tests.packets import frame, ipv4, ipv6, udp
-from tests.planes import A_PREFIXES, B_PREFIXES, Plane
+from tests.packets import TCP, UDP, frame, ipv4, ipv6, udp
+from tests.planes import A_PREFIXES, B_PREFIXES, OF_SUPERPACKETS, SWITCHES, Plane, Switches
+from tests.superpackets import Superpacket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA_UID = 47302
@@ -53,8 +54,8 @@ class Site(Protocol):
 class FakeSite:
     """On fakes; `partner` works whenever this site waits."""
 
-    def __init__(self, host: str, network: dict[Any, Any]) -> None:
-        self._plane = Plane(host, network)
+    def __init__(self, host: str, network: dict[Any, Any], switches: Switches) -> None:
+        self._plane = Plane(host, network, switches=switches)
         self.endpoint = self._plane.endpoint
         self.partner: FakeSite | None = None
 
@@ -82,7 +83,8 @@ class FakeSite:
 class SocketSite:
     """On a UDP socket of loopback and a socket pair for a TUN; `start` runs the loop somewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, switches: Switches) -> None:
+        self.switches = switches
         theirs, self._kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         udp_socket = open_udp("127.0.0.1", 0)
         self.endpoint = udp_socket.getsockname()
@@ -97,7 +99,10 @@ class SocketSite:
 
     def start(self, tun: socket.socket, udp_socket: socket.socket, leash: socket.socket) -> None:
         """Run the loop in a thread."""
-        loop = Loop(TunDevice(tun.fileno()), UdpSocket(udp_socket), leash)
+        gso, gro, tun_offload = self.switches
+        udp = UdpSocket(udp_socket, gso=gso, gro=gro)
+        tuning = Tuning(tun_offload=tun_offload, udp_gso=udp.gso)
+        loop = Loop(TunDevice(tun.fileno()), udp, leash, tuning)
 
         def run() -> None:
             loop.run()
@@ -164,12 +169,14 @@ class ProcessSite(SocketSite):
         """Run `python -m gateway.dataplane`, with a witness."""
         fds = tuple(one.fileno() for one in (tun, udp_socket, leash))
         named = zip(("--tun-fd", "--udp-fd", "--leash-fd"), map(str, fds), strict=True)
+        switches = zip(("udp-gso", "udp-gro", "tun-offload"), self.switches, strict=True)
         self.process = subprocess.Popen(
             [
                 sys.executable,
                 "-c",
                 WATCH,
                 *itertools.chain.from_iterable(named),
+                *(f"--{name}" if on else f"--no-{name}" for name, on in switches),
                 "--uid",
                 str(DATA_UID),
                 "--gid",
@@ -183,45 +190,82 @@ class ProcessSite(SocketSite):
             one.close()
 
     def end(self) -> None:
-        """It exits with 0, and all it said is that it was told to."""
+        """It exits with 0; all it said is what its socket can, and that it was told to."""
         _, said = self.process.communicate(timeout=20)
         assert self.process.returncode == 0, said
         assert b"LATE" not in said, said.decode()
-        assert len(said.splitlines()) == 1, said.decode()
+        first, second = said.decode().splitlines()
+        gso, gro, _ = self.switches
+        on = [name for name, on in (("GSO", gso), ("GRO", gro)) if on]
+        assert first.endswith(f"UDP offload: {' and '.join(on) or 'none'}")
+        assert "stop" in second
 
 
-def fakes() -> tuple[Site, Site]:
+def fakes(switches: Switches) -> tuple[Site, Site]:
     network: dict[Any, Any] = {}
-    a, b = FakeSite("192.0.2.1", network), FakeSite("192.0.2.2", network)
+    a, b = (FakeSite(host, network, switches) for host in ("192.0.2.1", "192.0.2.2"))
     a.partner, b.partner = b, a
     return a, b
 
 
-def sockets() -> tuple[Site, Site]:
-    return SocketSite(), SocketSite()
+def sockets(switches: Switches) -> tuple[Site, Site]:
+    return SocketSite(switches), SocketSite(switches)
 
 
-def processes() -> tuple[Site, Site]:
-    return ProcessSite(), ProcessSite()
+def processes(switches: Switches) -> tuple[Site, Site]:
+    return ProcessSite(switches), ProcessSite(switches)
 
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the process needs rights to drop")
+ALL_ON, ALL_OFF = SWITCHES[0], SWITCHES[-1]
+CASES = [
+    *((kind, switches, "aes-256-gcm") for kind in (fakes, sockets) for switches in SWITCHES),
+    *((kind, ALL_ON, "chacha20-poly1305") for kind in (fakes, sockets)),
+    (processes, ALL_ON, "chacha20-poly1305"),
+    (processes, ALL_OFF, "aes-256-gcm"),
+]
 
 
-@pytest.fixture(params=[fakes, sockets, pytest.param(processes, marks=as_root)])
-def sites(request: pytest.FixtureRequest) -> Iterator[tuple[Site, Site]]:
-    make: Callable[[], tuple[Site, Site]] = request.param
-    a, b = make()
+@pytest.mark.parametrize(
+    ("make", "switches", "suite"),
+    [
+        pytest.param(
+            *case,
+            id=f"{case[0].__name__}-{case[1]}-{case[2]}",
+            marks=[as_root] if case[0] is processes else [],
+        )
+        for case in CASES
+    ],
+)
+def test_two_sites(
+    make: Callable[[Switches], tuple[Site, Site]], switches: Switches, suite: str
+) -> None:
+    a, b = make(switches)
     with contextlib.closing(a), contextlib.closing(b):
-        yield a, b
+        carry(a, b, suite, tun_offload=switches.tun_offload)
 
 
-@pytest.mark.parametrize("suite", ["aes-256-gcm", "chacha20-poly1305"])
-def test_two_sites(sites: tuple[Site, Site], suite: str) -> None:
-    a, b = sites
+def carry(a: Site, b: Site, suite: str, *, tun_offload: bool) -> None:
+    """All that two sites have to do with each other, from the keys to the end."""
     a_to_b, b_to_a = os.urandom(32), os.urandom(32)
-    introduce(a, b, "b", B_PREFIXES, suite=suite, indices=(1, 2), keys=(b_to_a, a_to_b))
-    introduce(b, a, "a", A_PREFIXES, suite=suite, indices=(2, 1), keys=(a_to_b, b_to_a))
+    introduce(
+        a,
+        b,
+        "b",
+        B_PREFIXES + OF_SUPERPACKETS["b"],
+        suite=suite,
+        indices=(1, 2),
+        keys=(b_to_a, a_to_b),
+    )
+    introduce(
+        b,
+        a,
+        "a",
+        A_PREFIXES + OF_SUPERPACKETS["a"],
+        suite=suite,
+        indices=(2, 1),
+        keys=(a_to_b, b_to_a),
+    )
     assert a.order(link.Activate(seq=3, index=1)) is None
     assert b.order(link.Activate(seq=3, index=2)) is None
 
@@ -238,6 +282,19 @@ def test_two_sites(sites: tuple[Site, Site], suite: str) -> None:
     for one in burst:
         a.put(one)
     assert [b.take() for _ in burst] == burst, "all of them, in order"
+    sent += len(burst)
+
+    # Superpackets: whole, or in segments where the TUN takes none.
+    for version, protocol in itertools.product((4, 6), (TCP, UDP)):
+        whole = Superpacket(version, protocol, os.urandom(45 * 1400), 1400)
+        a.put(whole.frame()[2:])
+        if tun_offload:
+            packet = whole.packet(0, len(whole.payload), whole.identification)
+            assert b.take() == whole.virtio(whole.headers, whole.segment) + packet
+        else:
+            for segment in whole.chunks(whole.segment):
+                assert b.take() == segment[2:]
+        sent += 1
 
     # What has no business in the tunnel stays out, and what came after it arrives.
     a.put(frame(ipv4("10.10.10.3", "192.0.2.99", udp())))
@@ -246,11 +303,12 @@ def test_two_sites(sites: tuple[Site, Site], suite: str) -> None:
     assert b.take() == burst[0]
 
     a_says, b_says = a.counters(), b.counters()
-    total = sent + len(burst) + 1
+    total = sent + 1
     assert a_says.drops == {"no-route": 1}
     assert b_says.peers["a"].drops == {"wrong-source": 1}
     assert (a_says.peers["b"].tx_packets, b_says.peers["a"].rx_packets) == (total + 1, total)
-    assert (b_says.peers["a"].tx_packets, a_says.peers["b"].rx_packets) == (sent, sent)
+    assert (b_says.peers["a"].tx_packets, a_says.peers["b"].rx_packets) == (6, 6)
+    assert (a_says.peers["b"].tx_unsent, b_says.peers["a"].rx_lost) == (0, 0)
     assert a_says.peers["b"].heard is not None
 
     assert a.order(link.Retire(seq=4, index=1)) is None
@@ -263,7 +321,7 @@ def test_two_sites(sites: tuple[Site, Site], suite: str) -> None:
 @as_root
 def test_signals_are_the_supervisors_to_handle() -> None:
     """A terminal's Ctrl-C and a stop of the whole group reach every process of it."""
-    site = ProcessSite()
+    site = ProcessSite(ALL_ON)
     with contextlib.closing(site):
         assert site.order(link.Report(seq=1)) is None
         site.process.send_signal(signal.SIGINT)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway import link
+from gateway.dataplane.inbound import Inbound
 from gateway.dataplane.loop import Loop, Tuning
+from gateway.dataplane.outbound import Outbound
 from gateway.dataplane.tun import TunDevice
 from gateway.dataplane.udp import UdpSocket, open_udp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 INSTALL: dict[str, Any] = {
     "index": 7,
@@ -246,6 +248,14 @@ def test_without_a_link_packets_go_on(running: Running) -> None:
 # What arrives while the loop is busy.
 
 
+def until(true: Callable[[], bool]) -> None:
+    """Wait on a condition."""
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def counted(control: socket.socket, reason: str) -> int:
     """How often so far something was dropped for this reason."""
     control.send(link.encode(link.Report(seq=9)))
@@ -270,9 +280,35 @@ def test_all_that_waits_in_the_socket_is_taken(
         for _ in range(80):
             other.sendto(bytes(40), running.udp.getsockname())
     blocked.set()
-    deadline = time.monotonic() + 5
-    while counted(control, "malformed") < 81:
-        assert time.monotonic() < deadline, "some wait for good"
+    until(lambda: counted(control, "malformed") == 81)
+
+
+def test_after_a_sleep_a_packet_is_taken_by_itself_and_in_a_rush_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who comes alone does not wait until somebody looked for a second one."""
+    asked: list[int] = []
+    for side in (Inbound, Outbound):
+        drain = side.drain
+
+        def watched(*arguments: Any, drain: Any = drain) -> None:
+            asked.append(arguments[-1])
+            drain(*arguments)
+
+        monkeypatch.setattr(side, "drain", watched)
+    with contextlib.closing(Running()) as running:
+        hear(running.new_link(), link.Counters)  # it sleeps in between
+        running.kernel.send(bytes(30))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            until(lambda: asked == [1])
+            peer.sendto(bytes(30), running.udp.getsockname())
+            until(lambda: asked == [1, 1])
+            blocked = stand_still(running, monkeypatch)
+            for _ in range(20):
+                running.kernel.send(bytes(30))
+                peer.sendto(bytes(30), running.udp.getsockname())
+        blocked.set()
+        until(lambda: asked.count(64) >= 2)
 
 
 def test_what_found_no_room_in_the_socket_is_counted_and_is_not_the_paths_loss(
@@ -290,9 +326,7 @@ def test_what_found_no_room_in_the_socket_is_counted_and_is_not_the_paths_loss(
             peer.sendto(bytes(1000), running.udp.getsockname())
     told.clear()
     blocked.set()
-    deadline = time.monotonic() + 5
-    while not counted(control, "receive-buffer-full"):
-        assert time.monotonic() < deadline
+    until(lambda: counted(control, "receive-buffer-full") > 0)
     taken, full = counted(control, "malformed"), counted(control, "receive-buffer-full")
     assert taken + full == 100
     assert told[0] is True, "the second in which it was full"
