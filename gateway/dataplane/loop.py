@@ -79,7 +79,7 @@ class Loop:
         report_at = _now() + REPORT_EVERY
         while True:
             asleep = _now()
-            ready = {fd for fd, _ in poll(max(0.0, report_at - asleep))}
+            ready = dict(poll(max(0.0, report_at - asleep)))
             now = _now()
             if leash_fd in ready:
                 if not self._obey_leash():

@@ -57,8 +57,6 @@ def clean_own(frame: memoryview) -> None:
     that a peer must refuse: it is finished here.
     """
     flags, gso_type, _hdr_len, _gso_size, start, offset = HEADER.unpack_from(frame)
-    if not flags:
-        return
     frame[0] = flags & NEEDS_CSUM
     if not flags & NEEDS_CSUM or gso_type != GSO_NONE:
         return  # of tunnels, the TUN has no superpackets

@@ -111,7 +111,8 @@ class Outbound:
         if session is None:
             peer.drop(Drop.NO_SESSION)
             return None
-        clean_own(plain[start + FRAME_LENGTH.size : at + length])
+        if plain[start + FRAME_LENGTH.size]:  # flags
+            clean_own(plain[start + FRAME_LENGTH.size : at + length])
         emit_frame(plain, start, length)
         return session
 
