@@ -44,6 +44,7 @@ _IP: Final = FRAME_HEADER_SIZE
 _UINT16: Final = Struct(">H")
 _UINT32: Final = Struct(">I")
 _MAX_PACKET: Final = 65535
+_PIECES: Final = 1024  # UIO_MAXIOV, linux/uio.h: of what one write is made
 _LEAST_SEGMENT: Final = 8  # bytes of TCP: what `rebuild` takes
 
 # Where things are in their headers: RFC 791 3.1, RFC 8200 3, RFC 9293 3.1, RFC 768.
@@ -75,6 +76,10 @@ class Flow(NamedTuple):
     """What that length leaves out of the packet."""
     same: list[tuple[int, int, bytes]]
     """From, to, what: bytes that they share."""
+    checksum: int
+    """Where the sum of the pseudo-header is, from the frame's start."""
+    sum: int
+    """That of the first one."""
     sequence: int
     """Of TCP: where the first one begins."""
 
@@ -99,8 +104,10 @@ def flow(plain: memoryview, start: int) -> Flow | None:
     if not whole or protocol not in {TCP, UDP} or plain[start + _VNET : at] != untouched:
         return None
     lengths = (_IP + 2, 0) if version == 4 else (_IP + 4, 40)
+    sums = transport + checksum, _UINT16.unpack_from(plain, start + transport + checksum)[0]
     if protocol == UDP:
-        return Flow(GSO_UDP_L4, transport, transport + 8, *lengths, _taken(plain, start, same), 0)
+        shared = _taken(plain, start, same)
+        return Flow(GSO_UDP_L4, transport, transport + 8, *lengths, shared, *sums, 0)
     tcp = start + transport
     if plain[tcp + _TCP_FLAGS] != _ACK:
         return None
@@ -109,7 +116,7 @@ def flow(plain: memoryview, start: int) -> Flow | None:
     same.append((transport + 18, headers))
     (sequence,) = _UINT32.unpack_from(plain, tcp + _TCP_SEQUENCE)
     kind = GSO_TCPV4 if version == 4 else GSO_TCPV6
-    return Flow(kind, transport, headers, *lengths, _taken(plain, start, same), sequence)
+    return Flow(kind, transport, headers, *lengths, _taken(plain, start, same), *sums, sequence)
 
 
 def _taken(
@@ -126,7 +133,7 @@ def joinable(plain: memoryview, frames: Sequence[tuple[int, int]], first: int, l
     if payload < (_LEAST_SEGMENT if tcp else 1):
         return 1
     room = _MAX_PACKET + _IP - size
-    most = len(frames) if tcp else min(len(frames), first + MOST)
+    most = min(len(frames), first + (_PIECES if tcp else MOST))
     for number in range(first + 1, most):
         start, end = frames[number]
         length = end - start
@@ -138,6 +145,9 @@ def joinable(plain: memoryview, frames: Sequence[tuple[int, int]], first: int, l
                 return number - first
         stated = length - _IP - like.length_less
         if _UINT16.unpack_from(plain, start + like.length_at)[0] != stated:
+            return number - first
+        (found,) = _UINT16.unpack_from(plain, start + like.checksum)
+        if (found - like.sum - length + size) % 0xFFFF:  # it has the length in it
             return number - first
         at = start + like.transport
         last = length < size
