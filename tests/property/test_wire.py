@@ -60,16 +60,18 @@ def test_frames_survive(sent: list[bytes]) -> None:
         wire.emit_frame(into, end, len(one) - wire.VNET_HEADER_SIZE)
         end += 2 + len(one)
     assert into == record(*sent)
-    parsed = wire.parse_frames(memoryview(into))
+    parsed = wire.parse_frames(memoryview(into), 0, len(into))
     assert parsed is not None
     assert [bytes(into[start + 2 : end]) for start, end in parsed] == sent
 
 
-@given(st.binary(max_size=300))
-def test_frames_that_parse_emit_the_same_bytes(payload: bytes) -> None:
-    parsed = wire.parse_frames(memoryview(payload))
+@given(st.binary(max_size=300), st.integers(0, 50), st.integers(0, 50))
+def test_frames_that_parse_emit_the_same_bytes(plain: bytes, before: int, behind: int) -> None:
+    end = max(len(plain) - behind, 0)
+    start = min(before, end)
+    parsed = wire.parse_frames(memoryview(plain), start, end)
     if parsed is not None:
-        assert record(*(payload[start + 2 : end] for start, end in parsed)) == payload
+        assert record(*(plain[a + 2 : b] for a, b in parsed)) == plain[start:end]
 
 
 @given(st.integers(1, wire.MAX_RECORD), st.integers(1100, 1452))

@@ -214,7 +214,7 @@ def test_a_superpacket_that_exceeds_the_span_is_split_on_segment_borders(
 
 
 def test_at_span_1_tcp_is_cut_into_packets_of_one_datagram_each_in_one_send(gso: bool) -> None:
-    a, b = meet(switches=Switches(gso=gso))
+    a, b = meet(switches=Switches(gso=gso, tun_offload=False))
     a.commands.carry_out(link.Shape("b", 1, 1452))
     whole = superpacket()
     before = a.udp.sends
@@ -230,7 +230,7 @@ def test_at_span_1_tcp_is_cut_into_packets_of_one_datagram_each_in_one_send(gso:
 
 def test_at_span_1_udp_keeps_its_datagrams(gso: bool) -> None:
     """They are the application's own: cut into two, at worst, as any packet is."""
-    a, b = meet(switches=Switches(gso=gso))
+    a, b = meet(switches=Switches(gso=gso, tun_offload=False))
     a.commands.carry_out(link.Shape("b", 1, 1452))
     whole = superpacket(protocol=UDP, size=10 * 1400)
     datagrams = sent(a, [whole.frame()[2:]])
