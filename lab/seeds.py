@@ -82,6 +82,9 @@ def config(topology: Topology, gateway: Node) -> str:
         f"addresses = {_toml([str(address) for address in gateway.tunnel])}",
         "persist = true",
     ]
+    if gateway.dataplane:
+        lines += ["", "[dataplane]"]
+        lines += [f"{key} = {value}" for key, value in gateway.dataplane.items()]
     for peer in peers(topology, gateway):
         lines += ["", f"[peers.{peer.name}]"]
         if peer.name in gateway.connects:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import (
     IPv4Interface,
@@ -38,6 +38,7 @@ Prefix: TypeAlias = IPv4Network | IPv6Network
 DEFAULT_NAME: Final = "twosite"
 _IFNAMSIZ: Final = 15  # longest interface name: 16 bytes with the ending zero (linux/if.h)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")  # Compose's project names, and short
+_SETTING: Final = re.compile(r"true|false|[0-9]+")
 _IFACE_PREFIX_OPT: Final = "com.docker.network.container_iface_prefix"
 _VARIABLE: Final = re.compile(
     r"\$(?:(?P<escaped>\$)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<op>:?[-?])(?P<arg>[^}]*))?\}"
@@ -73,7 +74,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One machine. `tunnel`, `listens` and `connects` are a gateway's own."""
+    """One machine. `tunnel`, `listens`, `connects` and `dataplane` are a gateway's own."""
 
     name: str
     role: Role
@@ -82,6 +83,8 @@ class Node:
     tunnel: tuple[Cidr, ...] = ()
     listens: bool = False
     connects: tuple[str, ...] = ()
+    dataplane: Mapping[str, str] = field(default_factory=dict)
+    """What its configuration says under [dataplane]: key and value as TOML has them."""
 
     def port_on(self, network: str) -> Port:
         """Return the port on `network`; KeyError when the node has none there."""
@@ -300,9 +303,14 @@ def _node(name: str, reader: _Reader, networks: Mapping[str, Network]) -> Node:
     if not isinstance(listens, bool):
         raise lab.error("listens", f"must be true or false, not {listens!r}")
     site = lab.text("site") if role is not Role.ROUTER else None
-    return Node(
-        name, role, site, tuple(ports), tuple(tunnel), listens, tuple(lab.texts("connects"))
-    )
+    dataplane = {}
+    for word in lab.text("dataplane", "").split():
+        key, sign, value = word.partition("=")
+        if not sign or not _SETTING.fullmatch(value):
+            raise lab.error("dataplane", f"{word!r} is no setting; write udp_gso=false")
+        dataplane[key] = value
+    connects = tuple(lab.texts("connects"))
+    return Node(name, role, site, tuple(ports), tuple(tunnel), listens, connects, dataplane)
 
 
 def _addresses(attachment: _Reader, network: Network) -> tuple[Cidr, ...]:

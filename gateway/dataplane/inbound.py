@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.dataplane.delivery import Delivery
-from gateway.dataplane.landing import Landing
+from gateway.dataplane.landing import SLOTS, Landing
 from gateway.protocol.drops import Drop
 from gateway.protocol.reassembly import LIFETIME, Reassembly, fits_a_record
 from gateway.protocol.suites import Forged
@@ -89,7 +89,6 @@ class Inbound:
         landing, taken = self._landing, 0
         try:
             for _ in range(most):
-                landing.get_ready()
                 if (
                     most > 1
                     and landing.lone
@@ -117,8 +116,9 @@ class Inbound:
 
     def _take(self, length: int, stride: int, address: Address, now: float) -> None:
         """Take one run: `length` bytes, datagrams of `stride` each, the last maybe shorter."""
-        if stride <= HEADER_SIZE:
-            self._directory.drop(Drop.MALFORMED, -(-length // stride) if stride else 1)
+        count = -(-length // stride) if stride else 1
+        if stride <= HEADER_SIZE or count > SLOTS:
+            self._directory.drop(Drop.MALFORMED, count)
             return
         if 0 < length % stride <= HEADER_SIZE:
             self._directory.drop(Drop.MALFORMED)
@@ -232,10 +232,12 @@ class Inbound:
                 return 0
             self._open_in_place(session, fragments, counter, slot, tail, now)
             return here
-        if tail != landing.size:
-            landing.make_room_for(tail)  # fragments of this size, most likely
-            return 0
-        if fragments > landing.capacity or not fits_a_record(landing.size, fragments, 0):
+        if (
+            tail != landing.size
+            or not landing.in_slots
+            or fragments > landing.capacity
+            or not fits_a_record(landing.size, fragments, 0)
+        ):
             return 0
         if slot:
             landing.to_front(slot, end)
@@ -323,6 +325,8 @@ class Inbound:
         peer.rx_datagrams += fragments
         if size > SMALL:
             peer.rx_large += 1
+        if fragments > 1 or size > self._landing.size:
+            self._landing.make_room_for(size)
         peer.heard = now
         if not session.heard:
             session.heard = True

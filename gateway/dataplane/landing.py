@@ -37,7 +37,7 @@ class Landing:
         self.headers = bytearray(HEADER_SIZE * SLOTS)
         self.bodies = memoryview(bytearray(_BODIES))
         self.size = 0
-        """Bytes of a body's slot."""
+        """From one body to the next, bytes: a slot's, but for a run that did not land in them."""
         self.kept = 0
         """Slots at the front whose datagrams wait for the rest of their record."""
         self._spill = spill
@@ -48,7 +48,7 @@ class Landing:
         self._into: list[memoryview] = []
         self._run = 1  # datagrams that a receive may bring
         self._singles = 0
-        self._next_size = 0
+        self._next_size = self._slot_size = 0
         self._arrange(DATAGRAM_SIZE - HEADER_SIZE)
 
     @property
@@ -63,26 +63,38 @@ class Landing:
 
     @property
     def batch(self) -> Batch:
-        """What `recvmmsg` fills: the slots."""
-        found = self._batches.get(self.size)
+        """What `recvmmsg` fills in the next receive: the slots."""
+        self._get_ready()
+        found = self._batches.get(self._slot_size)
         if found is None:
             if len(self._batches) >= BATCHES_KEPT:
                 self._batches.clear()
-            found = self._batches[self.size] = Batch(self._slots)
+            found = self._batches[self._slot_size] = Batch(self._slots)
         return found
 
-    def make_room_for(self, size: int) -> None:
-        """From the next receive on, have slots for bodies of this size, if none are kept then."""
-        self._next_size = size
+    @property
+    def in_slots(self) -> bool:
+        """Whether what landed is in slots, so that it may be kept."""
+        return self.size == self._slot_size
 
-    def get_ready(self) -> None:
-        """Begin a receive: what was in slots that are not kept is void."""
-        if self._next_size and not self.kept:
-            self._arrange(self._next_size)
-            self._next_size = 0
+    def make_room_for(self, size: int) -> None:
+        """Have slots for bodies of this size from the next receive on, if none are kept then.
+
+        To be called for records that opened: nobody else may make us lay out slots.
+        """
+        self._next_size = size if size != self._slot_size else 0
+
+    def _get_ready(self) -> None:
+        """Begin a receive: what is in slots that are not kept is void."""
+        if not self.kept:
+            if self._next_size:
+                self._arrange(self._next_size)
+                self._next_size = 0
+            self.size = self._slot_size
 
     def buffers(self, wanted: int) -> list[memoryview]:
         """Where to receive. `wanted`: datagrams that the record kept still lacks, or 0."""
+        self._get_ready()
         run = min(wanted, self._run) if wanted else self._run
         start = 2 * self.kept
         self._into = into = self._slots[start : start + 2 * run]
@@ -126,23 +138,21 @@ class Landing:
         return memoryview(b"".join(pieces))
 
     def _relay(self, datagrams: memoryview, stride: int, count: int) -> None:
-        """Lay out a run that did not land as guessed."""
+        """Lay out a run that did not land as guessed: in slots, or at the front if none fit."""
         size = stride - HEADER_SIZE
         if self.kept and (size != self.size or self.kept + count > self.capacity):
             self._spill()
-        if size != self.size:
-            self._arrange(size)
-        at = 2 * self.kept
+        self.size = size
+        header, body = self.kept * HEADER_SIZE, self.kept * size
         for start in range(0, count * stride, stride):
-            body = start + HEADER_SIZE
-            self._slots[at][:] = datagrams[start:body]
-            rest = datagrams[body : start + stride]
-            self._slots[at + 1][: len(rest)] = rest
-            at += 2
+            datagram = datagrams[start : start + stride]
+            self.headers[header : header + HEADER_SIZE] = datagram[:HEADER_SIZE]
+            self.bodies[body : body + len(datagram) - HEADER_SIZE] = datagram[HEADER_SIZE:]
+            header, body = header + HEADER_SIZE, body + size
 
     def _arrange(self, size: int) -> None:
         """Make slots for bodies of this size."""
-        self.size = size
+        self.size = self._slot_size = size
         slots = self._known.get(size)
         if slots is None:
             if len(self._known) >= SIZES_KEPT:

@@ -75,11 +75,13 @@ class Loop:
         """
         leash_fd, udp_fd, tun_fd = self._leash.fileno(), self._udp_fd, self._tun_fd
         poll = self._epoll.poll
+        udp = self._udp
         receive, transmit = self._inbound.drain, self._outbound.drain
         report_at = _now() + REPORT_EVERY
         while True:
             asleep = _now()
-            ready = dict(poll(max(0.0, report_at - asleep)))
+            pending = udp.pending
+            ready = dict(poll(0.0 if pending else max(0.0, report_at - asleep)))
             now = _now()
             if leash_fd in ready:
                 if not self._obey_leash():
@@ -91,7 +93,7 @@ class Loop:
             ):
                 return
             most = BURST if now - asleep < IDLE else 1
-            if udp_fd in ready:
+            if pending or udp_fd in ready:
                 receive(now, most)
             if tun_fd in ready:
                 transmit(most)

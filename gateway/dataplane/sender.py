@@ -162,7 +162,7 @@ class Sender:
         peer.tx_datagrams += count
         peer.tx_bytes += (count - 1) * size + tail - count * (session.overhead + FRAME_HEADER_SIZE)
         if size > SMALL:
-            peer.tx_large += count
+            peer.tx_large += count - (tail <= SMALL)
         return 0
 
     def _transmit(self, count: int, size: int, tail: int, to: Address) -> None:
@@ -171,6 +171,9 @@ class Sender:
         Raises OSError: then some may have left.
         """
         send, start = self._udp.send, (count - 1) * size
+        if count == 1:
+            send((self._headers[:HEADER_SIZE], self._sealed[:tail]), to)
+            return
         parts = self._parts(size)[: 2 * count - 1]
         parts.append(self._sealed[start : start + tail])
         refused: OSError | None = None

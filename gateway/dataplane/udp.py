@@ -49,6 +49,10 @@ class Udp(Protocol):
 
     family: int
 
+    @property
+    def pending(self) -> bool:
+        """Whether something waits for `receive` that the descriptor does not tell of."""
+
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
 
@@ -92,6 +96,11 @@ class UdpSocket:
         except OSError:
             return False
         return True
+
+    @property
+    def pending(self) -> bool:
+        """Whether odd ones of a batch wait for `receive`."""
+        return bool(self._odd)
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -151,6 +160,7 @@ class FakeUdp:
     """
 
     family: int = socket.AF_INET
+    pending = False
 
     def __init__(self, address: Address, network: dict[Address, FakeUdp]) -> None:
         self.address = address

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import seeds
+from lab.topology import parse
 
 if TYPE_CHECKING:
     from lab.topology import Topology
@@ -55,3 +56,13 @@ def test_the_product_accepts_what_the_lab_writes(topology: Topology, tmp_path: P
 def test_the_key_of_the_ca_is_given_to_nobody(topology: Topology) -> None:
     for name, files in seeds.seeds(topology).items():
         assert set(files) == {"gateway.toml", "ca.crt", f"{name}.crt", f"{name}.key"}
+
+
+def test_the_gateways_take_the_settings_of_the_data_plane(
+    topology: Topology, compose_text: str
+) -> None:
+    changed = parse(compose_text, {"DATAPLANE": "udp_gso=false max_span=16"})
+    for name in ("gw-a", "gw-b"):
+        read = tomllib.loads(seeds.config(changed, changed.nodes[name]))
+        assert read["dataplane"] == {"udp_gso": False, "max_span": 16}
+        assert "dataplane" not in tomllib.loads(seeds.config(topology, topology.nodes[name]))

@@ -106,6 +106,8 @@ def test_the_small_one_is_right() -> None:
         ("tunnel: [10.9.0.1/24], ", "", "services.g.x-lab.tunnel: a gateway needs"),
         ("tunnel: [10.9.0.1/24]", "tunnel: 7", "services.g.x-lab.tunnel: must be a list"),
         ("listens: true", "listens: maybe", "services.g.x-lab.listens: must be true or false"),
+        ("listens: true", "dataplane: udp_gso=no", "g.x-lab.dataplane: 'udp_gso=no' is no"),
+        ("listens: true", "dataplane: udp_gso", "g.x-lab.dataplane: 'udp_gso' is no"),
         ("listens: true", "connects: [h]", "services.g.x-lab.connects: h is no gateway"),
         ("site: s, tunnel", "site: t, tunnel", "services.g.x-lab.site: t is none of its networks"),
         (", w: {ipv4_address: 10.2.0.2}}", "}", "services.g.networks: a gateway has two"),
