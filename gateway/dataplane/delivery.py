@@ -78,7 +78,7 @@ class Delivery:
             return 1
         count, like = 1, None
         if len(frames) - first > 1 and self._taken:
-            like = join.flow(plain, start)
+            like = join.flow(plain, start, end)
             if like is not None and like.kind in self._taken:
                 count = join.joinable(plain, frames, first, like)
         if self._directory.routes.lookup(source) is not peer:

@@ -84,8 +84,8 @@ class Flow(NamedTuple):
     """Of TCP: where the first one begins."""
 
 
-def flow(plain: memoryview, start: int) -> Flow | None:
-    """Tell the flow of the frame at `start`; None: nothing can be joined to it.
+def flow(plain: memoryview, start: int, end: int) -> Flow | None:
+    """Tell the flow of the frame at plain[start:end]; None: nothing can be joined to it.
 
     `rebuild` wrote its virtio-net header.
     """
@@ -112,6 +112,8 @@ def flow(plain: memoryview, start: int) -> Flow | None:
     if plain[tcp + _TCP_FLAGS] != _ACK:
         return None
     headers = transport + (plain[tcp + _TCP_OFFSET] >> 4) * 4
+    if end - start < headers + _LEAST_SEGMENT:
+        return None
     same += [(transport + 8, transport + _TCP_FLAGS), (transport + 14, transport + 16)]
     same.append((transport + 18, headers))
     (sequence,) = _UINT32.unpack_from(plain, tcp + _TCP_SEQUENCE)
@@ -130,7 +132,7 @@ def joinable(plain: memoryview, frames: Sequence[tuple[int, int]], first: int, l
     start, end = frames[first]
     size, tcp = end - start, like.kind != GSO_UDP_L4
     payload = size - like.headers
-    if payload < (_LEAST_SEGMENT if tcp else 1):
+    if payload <= 0:
         return 1
     room = _MAX_PACKET + _IP - size
     most = min(len(frames), first + (_PIECES if tcp else MOST))
