@@ -1,118 +1,144 @@
-"""Joined packets are the superpacket that one would build; cut again they are as they were."""
+"""Whatever stands side by side and is joined: cut again it is what it was, and what it would be."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from gateway.dataplane.join import flow, join, joinable
-from gateway.dataplane.offload import rebuild, segment_size
-from gateway.dataplane.split import split
-from gateway.protocol.wire import parse_frames
+from gateway.dataplane.offload import rebuild
+from tests.joining import Kernel, Receiver, cut, joined, unnumbered, written
 from tests.packets import TCP, UDP
-from tests.superpackets import ACK, FRAME_HEADER, PSH, Superpacket, framed
+from tests.superpackets import ACK, CWR, ECE, FIN, FRAME_HEADER, PSH, Superpacket, framed, ones_sum
+
+words = st.integers(0, 10).flatmap(lambda n: st.binary(min_size=4 * n, max_size=4 * n))
+numbers = st.sampled_from([0, 2**32 - 1, 2**32 - 5000]) | st.integers(0, 2**32 - 1)
+rarely = st.integers(0, 9).map(lambda number: number == 0)
 
 
 @st.composite
-def flows(draw: st.DrawFn) -> Superpacket:
-    """Draw what the packets of one flow are when they are one superpacket."""
+def streams(draw: st.DrawFn, most: int = 20) -> Superpacket:
+    """Draw what can be joined again after it was cut, with payload for so many segments."""
     protocol = draw(st.sampled_from([TCP, UDP]))
-    segment = draw(st.integers(8, 1500) | st.sampled_from([8, 1400, 9000]))
-    count = draw(st.integers(2, min(64, 65000 // segment)))
-    shorter = draw(st.just(0) | st.integers(0, segment - 1))
-    words = draw(st.integers(0, 10)) if protocol == TCP else 0
-    number = draw(st.integers(0, 2**32))
+    segment = draw(st.sampled_from([8, 9, 500, 1448]) | st.integers(8, 1500))
+    count = draw(st.integers(2, min(most, 65_000 // segment)))
+    length = segment * count - draw(st.just(0) | st.integers(0, segment - 1))
     return Superpacket(
         draw(st.sampled_from([4, 6])),
         protocol,
-        random.Random(number).randbytes(segment * count - shorter),
+        random.Random(draw(st.integers(0, 99))).randbytes(length),
         segment,
-        tcp_options=random.Random(number).randbytes(4 * words),
+        tcp_options=draw(words) if protocol == TCP else b"",
         flags=draw(st.sampled_from([ACK, ACK | PSH])),
-        sequence=draw(st.sampled_from([0, 2**32 - 1, 2**32 - 5000]) | st.integers(0, 2**32 - 1)),
-        identification=draw(st.sampled_from([0, 65535, 65530]) | st.integers(0, 65535)),
-        ttl=draw(st.integers(1, 255)),
+        sequence=draw(numbers),
+        identification=draw(numbers) % 2**16,
+        ttl=draw(st.sampled_from([63, 64])),
     )
 
 
-def joined(frames: list[bytes]) -> list[bytes]:
-    """What the writes to the TUN carry, each with a length as in a record."""
-    plain = memoryview(bytearray(b"".join(frames)))
-    places = parse_frames(plain, 0, len(plain))
-    assert places is not None
-    writes, first = [], 0
-    while first < len(places):
-        start, end = places[first]
-        assert rebuild(plain[start + 2 : end])
-        like = flow(plain, start)
-        count = 1 if like is None else joinable(plain, places, first, like)
-        if like is None or count == 1:
-            whole = bytes(plain[start + 2 : end])
-        else:
-            whole = b"".join(join(plain, places[first : first + count], like))
-        writes.append((len(whole) - 10).to_bytes(2) + whole)
-        first += count
-    return writes
+@st.composite
+def odder(draw: st.DrawFn) -> Superpacket:
+    """Draw streams of which some must not be joined at all."""
+    one = draw(streams(most=6))
+    if draw(rarely):
+        one = replace(one, fragmentable=True)
+    if draw(rarely) and one.version == 4:
+        one = replace(one, options=b"\1\1\1\0")
+    if draw(rarely) and one.version == 6:
+        one = replace(one, extensions=((60, 1),))
+    if draw(rarely):
+        one = replace(one, flags=draw(st.sampled_from([ACK | FIN, ACK | ECE, ACK | CWR, 0, PSH])))
+    return one
 
 
-def cut(writes: list[bytes]) -> list[bytes]:
-    """The packets of these writes, one by one."""
-    packets = []
-    for write in writes:
-        plain = memoryview(bytearray(write))
-        most = 2 + segment_size(plain[2:]) if write[3] else len(write)
-        packets += [
-            bytes(plain[at : at + length]) for at, length in split(plain, 0, len(plain), most)
-        ]
-    return packets
+steps = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from(["next"] * 6 + ["again", "lost"])), max_size=40
+)
 
 
-def without_what_is_made_anew(frame: bytes) -> bytes:
-    """Without an IPv4 header's identification and checksum, and the open sum."""
-    packet = bytearray(frame[FRAME_HEADER:])
-    sum_at = int.from_bytes(frame[8:10], "little") + int.from_bytes(frame[10:12], "little")
-    packet[sum_at : sum_at + 2] = bytes(2)
-    if packet[0] >> 4 == 4:
-        packet[4:6] = packet[10:12] = bytes(2)
-    return frame[:FRAME_HEADER] + bytes(packet)
+def mixed(some: list[Superpacket], ways: list[tuple[int, str]]) -> list[bytes]:
+    """Cut streams and let their frames come in turns; some are lost, some come twice."""
+    rows = [cut(one.frame()) for one in some]
+    came = []
+    for which, what in ways:
+        row = rows[which % len(rows)]
+        if row and what != "lost":
+            came.append(row[0])
+        if row and what != "again":
+            row.pop(0)
+    return came
 
 
-@given(flows())
-def test_a_flow_becomes_the_superpacket_that_it_could_have_been(one: Superpacket) -> None:
-    whole = framed(
-        one.packet(0, len(one.payload), one.identification), one.virtio(one.headers, one.segment)
-    )
-    assert joined([*one.chunks(one.segment)]) == [whole]
+@given(streams(most=64))
+def test_a_stream_that_was_cut_becomes_what_it_was(one: Superpacket) -> None:
+    """To the last byte."""
+    packet = one.packet(0, len(one.payload), one.identification)
+    whole = framed(packet, one.virtio(one.headers, one.segment))
+    assert joined(*cut(one.frame())) == [whole]
 
 
-@given(st.lists(flows(), min_size=1, max_size=4), st.data())
-def test_cut_again_they_are_what_was_sent(some: list[Superpacket], data: st.DataObject) -> None:
-    """Flows in turns, of which any header byte may be another: no packet lost, changed or moved."""
-    some = [replace(one, payload=one.payload[: 6 * one.segment]) for one in some]
-    rows = [[*one.chunks(one.segment)] for one in some]
-    sent: list[bytes] = []
-    while any(rows):
-        row = data.draw(st.sampled_from([row for row in rows if row]))
-        count = data.draw(st.integers(1, len(row)))
-        sent += row[:count]
-        del row[:count]
-    for _ in range(data.draw(st.integers(0, 3))):
-        place = data.draw(st.integers(0, len(sent) - 1))
-        changed = bytearray(sent[place])
-        at = data.draw(st.integers(2, min(FRAME_HEADER + 100, len(changed)) - 1))
-        changed[at] = data.draw(st.integers(0, 255) | st.just(changed[at] ^ 1))
-        sent[place] = bytes(changed)
-    for place, frame in reversed(list(enumerate(sent))):
-        clean = bytearray(frame)
-        if rebuild(memoryview(clean)[2:]) and clean[3] == 0:
-            sent[place] = bytes(clean)
-        else:
-            del sent[place]  # it is dropped before; superpackets are not joined
-    writes = joined(sent)
-    event(f"joined: {len(writes) < len(sent)}")
-    assert [without_what_is_made_anew(one) for one in cut(writes)] == [
-        without_what_is_made_anew(one) for one in sent
-    ]
+@given(st.lists(odder(), min_size=1, max_size=4), steps)
+def test_cut_again_they_are_what_came(some: list[Superpacket], ways: list[tuple[int, str]]) -> None:
+    """None more, none less, in their order, to the last byte but a number that says nothing."""
+    came = mixed(some, ways)
+    writes = joined(*came)
+    event(f"joined: {len(writes) < len(came)}")
+    parts = [part for write in writes for part in cut(write)]
+    assert [unnumbered(part) for part in parts] == [unnumbered(frame) for frame in came]
+
+
+@given(st.lists(odder(), min_size=1, max_size=4), steps)
+def test_what_is_written_is_what_we_would_take(
+    some: list[Superpacket], ways: list[tuple[int, str]]
+) -> None:
+    """`rebuild` finds nothing to change in it, and IPv4's own checksum holds."""
+    for write in joined(*mixed(some, ways)):
+        again = bytearray(write)
+        assert rebuild(memoryview(again)[2:])
+        assert again == write
+        packet = write[FRAME_HEADER:]
+        assert len(packet) <= 65535
+        if packet[0] >> 4 == 4:
+            assert ones_sum(packet[: (packet[0] & 15) * 4]) == 0xFFFF
+
+
+changes = st.lists(
+    st.tuples(
+        st.integers(0, 50),
+        st.integers(2, FRAME_HEADER + 100),
+        st.integers(0, 255) | st.just("the least bit"),
+    ),
+    max_size=4,
+)
+nonsense = st.lists(st.binary(min_size=30, max_size=90), max_size=2)
+
+
+@given(st.lists(odder(), min_size=1, max_size=3), steps, changes, nonsense)
+def test_with_hostile_frames_it_is_as_if_nothing_were_joined(
+    some: list[Superpacket],
+    ways: list[tuple[int, str]],
+    other: list[tuple[int, int, int | str]],
+    tail: list[bytes],
+) -> None:
+    """The same frames get through, the same are dropped, and nothing raises.
+
+    The last of them end where the buffer ends.
+    """
+    frames = [bytearray(frame) for frame in mixed(some, ways)]
+    for place, at, value in other if frames else []:
+        frame = frames[place % len(frames)]
+        frame[at % len(frame)] = value if isinstance(value, int) else frame[at % len(frame)] ^ 1
+    came = [*map(bytes, frames), *(framed(one[10:], one[:10]) for one in tail)]
+    found = []
+    for offload in (True, False):
+        kernel = Kernel()
+        receiver = Receiver(kernel, offload=offload)
+        receiver.take(*came)
+        parts = [part for write in written(kernel) for part in cut(write)]
+        found.append(([unnumbered(part) for part in parts], Counter(receiver.peer.drops)))
+        if offload:
+            event(f"joined: {kernel.asked.count(0) < len(kernel.asked)}")
+    assert found[0] == found[1]
