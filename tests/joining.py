@@ -49,6 +49,11 @@ class Receiver:
             directory.routes.add(prefix, self.peer)
         self._delivery = Delivery(tun, directory, offload=offload)
 
+    @property
+    def kinds(self) -> set[int]:
+        """The kinds of superpackets that the kernel was not seen to refuse."""
+        return self._delivery._taken
+
     def take(self, *frames: bytes) -> None:
         """Deliver frames that stand side by side; the buffer has not one byte more."""
         ends = list(itertools.accumulate(map(len, frames)))
