@@ -154,6 +154,16 @@ class Pair:
     a: Gateway
     b: Gateway
 
+    def start(self) -> None:
+        """Start both at once, and wait for the tunnel."""
+        for side in (self.a, self.b):
+            side.launch()
+        wait_until(self.ready, f"both ready; the logs:\n{self.a.log()}\n{self.b.log()}")
+        self.wait_established()
+
+    def ready(self) -> bool:
+        return self.a.healthy() and self.b.healthy()
+
     def established(self) -> bool:
         return all(
             side.peer()["state"] == "established" and side.peer()["data"] == "up"
@@ -244,13 +254,13 @@ def socket_in(namespace: str, family: int, kind: int, protocol: int = 0) -> sock
 
 
 class Sniffer:
-    """Every frame that a namespace's wan0 sends or receives."""
+    """Every packet that a device of a namespace sends or receives: uncut, where others cut it."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, device: str = "wan0") -> None:
         self._socket = socket_in(
             namespace, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL)
         )
-        self._socket.bind(("wan0", ETH_P_ALL))
+        self._socket.bind((device, ETH_P_ALL))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self._socket.setblocking(False)
 
