@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import select
 import socket
@@ -10,7 +12,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,13 +29,21 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.netns
 
+TUNSETOFFLOAD = 0x400454D0  # linux/if_tun.h
+UDP_SEGMENT = 103  # linux/udp.h
 ROOT = Path(__file__).resolve().parents[3]
 
 
+def opened(name: str = "tun0", *, persist: bool = False, offload: bool = True) -> int:
+    """Open a TUN; its descriptor alone."""
+    fd, _ = open_tun(name, persist=persist, offload=offload)
+    return fd
+
+
 @contextmanager
-def tun_up(*, persist: bool = False) -> Iterator[tuple[int, TunDevice]]:
+def tun_up(*, offload: bool = True) -> Iterator[tuple[int, TunDevice]]:
     """A TUN of 10.0.0.1/24 that is up; 10.0.0.2 is who reads it."""
-    fd = open_tun("tun0", persist=persist)
+    fd = opened(offload=offload)
     try:
         ip("addr add 10.0.0.1/24 dev tun0")
         ip("link set tun0 up")
@@ -51,7 +61,7 @@ def pseudo_sum(packet: bytearray) -> bytes:
 
 def next_ipv4(tun: TunDevice) -> bytes:
     """Read the next IPv4 frame; IPv6 says hello by itself."""
-    buffer = bytearray(2000)
+    buffer = bytearray(70000)
     while True:
         assert select.select([tun], [], [], 5)[0], "nothing came out of the TUN"
         length = tun.read((buffer,))
@@ -61,8 +71,7 @@ def next_ipv4(tun: TunDevice) -> bytes:
 
 def test_it_is_the_device_that_was_asked_for() -> None:
     async def story() -> None:
-        fd = open_tun("tun0", persist=True)
-        os.close(fd)
+        os.close(opened(persist=True))
         (device,) = ip("link show tun0")  # it outlived the descriptor
         kind = device["linkinfo"]["info_data"]
         assert kind["type"] == "tun"
@@ -70,7 +79,7 @@ def test_it_is_the_device_that_was_asked_for() -> None:
         assert kind["vnet_hdr"] is True
         assert kind["persist"] is True
         assert kind["user"] in {0, "root"}
-        os.close(open_tun("tun0", persist=False))
+        os.close(opened())
         assert [one["ifname"] for one in ip("link show")] == ["lo"]
 
     in_fresh_namespace(story)
@@ -78,24 +87,28 @@ def test_it_is_the_device_that_was_asked_for() -> None:
 
 def test_names_that_others_have_are_said() -> None:
     async def story() -> None:
-        fd = open_tun("tun0", persist=False)
+        fd = opened()
         with pytest.raises(GatewayError, match="TUN tun0: in use by another process"):
-            open_tun("tun0", persist=False)
+            opened()
         with pytest.raises(GatewayError, match="TUN lo: the name belongs to another kind"):
-            open_tun("lo", persist=False)
+            opened("lo")
         os.close(fd)
 
     in_fresh_namespace(story)
 
 
-def test_packets_pass_both_ways() -> None:
+@pytest.mark.parametrize("offload", [True, False])
+def test_packets_pass_both_ways(offload: bool) -> None:
     async def story() -> None:
-        with tun_up() as (_, tun), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
+        with (
+            tun_up(offload=offload) as (_, tun),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
+        ):
             here.bind(("10.0.0.1", 1000))
             here.settimeout(5)
             here.sendto(b"out", ("10.0.0.2", 2000))
             came = next_ipv4(tun)
-            assert came[:10] == NO_OFFLOAD
+            assert came[:10] == (virtio(1, start=20, offset=6) if offload else NO_OFFLOAD)
             assert (came[22:26], came[26:30], came[38:]) == (b"\n\0\0\1", b"\n\0\0\2", b"out")
             answer = bytearray(
                 ipv4("10.0.0.2", "10.0.0.1", struct.pack(">4H", 2000, 1000, 10, 0) + b"in")
@@ -103,6 +116,44 @@ def test_packets_pass_both_ways() -> None:
             answer[10:12] = checksum(bytes(answer[:20]))
             tun.write(frame(bytes(answer)))
             assert here.recv(100) == b"in"
+
+    in_fresh_namespace(story)
+
+
+@pytest.mark.parametrize(
+    ("offload", "known", "said", "whole"),
+    [
+        (True, 0x67, "TSO and USO", True),
+        (True, 0x07, "TSO", False),
+        (True, 0x00, "none", False),
+        (False, 0x67, "none", False),
+    ],
+)
+def test_it_offloads_what_the_kernel_can_and_the_config_wants(
+    offload: bool, known: int, said: str, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`known`: the flags that this kernel takes. A host's send of many datagrams comes uncut."""
+    ioctl = fcntl.ioctl
+
+    def older(fd: int, request: int, argument: Any) -> Any:
+        if request == TUNSETOFFLOAD and argument & ~known:
+            raise OSError(errno.EINVAL, "as told")
+        return ioctl(fd, request, argument)
+
+    async def story() -> None:
+        with monkeypatch.context() as kernel:
+            kernel.setattr(fcntl, "ioctl", older)
+            fd, offloads = open_tun("tun0", persist=False, offload=offload)
+        assert offloads == said
+        ip("addr add 10.0.0.1/24 dev tun0")
+        ip("link set tun0 up")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
+            here.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1000)
+            here.sendto(bytes(3000), ("10.0.0.2", 2000))
+            came = next_ipv4(TunDevice(fd))
+            assert len(came) == 10 + 28 + (3000 if whole else 1000)
+            assert (came[1] == 5) is whole
+        os.close(fd)
 
     in_fresh_namespace(story)
 
@@ -156,8 +207,9 @@ def test_the_data_plane_says_that_its_tun_was_deleted() -> None:
                     ip("link del tun0")
                     _, said = process.communicate(timeout=10)
             assert process.returncode == 2
-            assert said.count(b"\n") == 1
-            assert b"the TUN was deleted; start the gateway anew" in said
+            first, last = said.splitlines()
+            assert b"UDP offload" in first
+            assert last.endswith(b"the TUN was deleted; start the gateway anew")
 
     in_fresh_namespace(story)
 

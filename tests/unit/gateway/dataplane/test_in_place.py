@@ -130,7 +130,6 @@ def test_a_strangers_long_datagram_turns_nothing_off(
     assert b.tun.written == [of(2, 5)] * 4
 
 
-@pytest.mark.xfail(reason="each new size of anybody's datagrams makes slots and a batch: 1 ms")
 @pytest.mark.parametrize("source", [("192.0.2.99", 1), ("192.0.2.1", 55555)])
 def test_nobody_makes_us_lay_out_slots_at_will(
     source: tuple[str, int], monkeypatch: pytest.MonkeyPatch

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.dataplane.landing import SIZES_KEPT, SLOTS, Landing
+from gateway.dataplane.landing import BATCHES_KEPT, SIZES_KEPT, SLOTS, Landing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,6 +98,8 @@ def test_a_run_like_the_last_one_is_not_copied(kernel: Kernel) -> None:
     assert not kernel.copies(run(46))
     assert not kernel.copies(run(30, tail=7))
     assert kernel.copies(run(46, 1216)), "of another size"
+    assert kernel.copies(run(46, 1216)), "nobody said that they are genuine"
+    kernel.landing.make_room_for(1216)
     assert not kernel.copies(run(46, 1216))
 
 
@@ -156,8 +158,37 @@ def test_slots_move_to_the_front(kernel: Kernel) -> None:
     assert kernel.landing.headers[:64] == b"".join(bytes([place]) * 16 for place in range(2, 6))
 
 
-def test_a_sender_of_every_size_takes_no_memory(kernel: Kernel) -> None:
+def test_room_is_made_for_the_next_receive_unless_something_is_kept(kernel: Kernel) -> None:
+    kernel.receive(run(3))
+    kernel.landing.kept = 3
+    kernel.landing.make_room_for(1216)
+    kernel.receive(run(2, tail=9), wanted=2)
+    assert kernel.slots(0, [SIZE] * 3) == run(3)
+    assert kernel.slots(3, [SIZE, 9]) == run(2, tail=9)
+    kernel.landing.kept = 0
+    kernel.receive(run(2, 1216))
+    assert kernel.landing.size == 1216
+    assert kernel.landing.in_slots
+
+
+def test_what_did_not_land_in_slots_is_not_to_be_kept(kernel: Kernel) -> None:
+    kernel.receive(run(3, 1500))
+    assert not kernel.landing.in_slots
+    kernel.receive(run(3))
+    assert kernel.landing.in_slots
+
+
+@pytest.mark.parametrize(("size", "slots"), [(1, SLOTS), (1000, SLOTS), (SIZE, 91), (60_000, 2)])
+def test_there_are_slots_for_a_run_and_as_much_again(kernel: Kernel, size: int, slots: int) -> None:
+    kernel.landing.make_room_for(size)
+    kernel.landing.buffers(0)
+    assert kernel.landing.capacity == slots >= min(2 * 65536 // size, SLOTS)
+
+
+def test_peers_of_every_size_take_no_memory(kernel: Kernel) -> None:
     for size in range(1, 200):
+        kernel.landing.make_room_for(size)
         kernel.receive(run(2, size))
+        assert kernel.landing.batch.size == 16 + size
         assert len(kernel.landing._known) <= SIZES_KEPT
-    assert kernel.landing.capacity == SLOTS
+        assert len(kernel.landing._batches) <= BATCHES_KEPT

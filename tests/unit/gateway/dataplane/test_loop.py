@@ -264,7 +264,6 @@ def counted(control: socket.socket, reason: str) -> int:
     return count
 
 
-@pytest.mark.xfail(reason="what a batch took from other senders waits for the next datagram")
 def test_all_that_waits_in_the_socket_is_taken(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -291,7 +291,6 @@ def test_what_a_train_carries_is_counted(lossy: tuple[Plane, Plane]) -> None:
     assert sent.tx_bytes == came.rx_bytes == len(WHOLE.payload) + 8 * 40
 
 
-@pytest.mark.xfail(reason="a short last one is counted with the others")
 def test_the_large_ones_of_a_train_are_counted(lossy: tuple[Plane, Plane]) -> None:
     a, b = lossy
     put(a, WHOLE.frame()[2:])
