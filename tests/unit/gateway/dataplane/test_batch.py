@@ -301,6 +301,13 @@ def test_nothing_to_receive_spoils_nothing(wire: Wire) -> None:
         assert everything(wire.udp, batch) == [(bytes([number]) * FITS, wire.sources[0])]
 
 
+def test_a_batch_waits_for_nothing_even_where_its_socket_would() -> None:
+    with open_udp("127.0.0.1", 0) as sock:
+        sock.setblocking(True)
+        with pytest.raises(BlockingIOError):
+            batch_of(2).receive(sock.fileno(), 0)
+
+
 def test_another_failure_is_raised_as_it_is() -> None:
     reading, writing = os.pipe()
     try:
