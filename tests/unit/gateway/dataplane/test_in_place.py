@@ -264,11 +264,18 @@ def relabelled(datagram: bytes, fragment: int, fragments: int) -> bytes:
     return datagram[:1] + bytes([fragment, fragments]) + datagram[3:]
 
 
-def test_a_short_fragment_that_is_not_the_last_is_no_part(planes: tuple[Plane, Plane]) -> None:
+@pytest.mark.parametrize("together", [True, False])
+def test_a_short_fragment_that_is_not_the_last_is_no_part(
+    planes: tuple[Plane, Plane], together: bool
+) -> None:
     a, b = planes
     first, second, third = on_the_way(a, b, of(2, 700))
     liar = relabelled(third, 1, 3)
-    arrive(b, first, liar, source=a.endpoint)
+    if together:
+        arrive(b, first, liar)
+    else:
+        arrive(b, first)
+        arrive(b, liar)
     assert b.drops() == {"bad-fragment": 1}
     arrive(b, second, third)
     assert b.tun.written == [of(2, 700)]
