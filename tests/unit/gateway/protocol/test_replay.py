@@ -48,6 +48,7 @@ def test_a_far_jump_forgets_all() -> None:
     window.commit(3)
     window.commit(1 << 40)
     assert window.check((1 << 40) - 1) is None
+    assert window.check((1 << 40) - WINDOW + 3) is None, "its place in the ring is that of 3"
     assert window.check((1 << 40) - WINDOW) is Drop.TOO_OLD
     assert window.check(3) is Drop.TOO_OLD
 

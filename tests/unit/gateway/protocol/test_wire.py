@@ -114,8 +114,11 @@ def test_a_record_that_ends_within_a_frame_is_refused_whole(cut: int) -> None:
     assert parse_frames(two[:cut]) is None
 
 
-def test_a_frame_shorter_than_an_ip_header_is_refused() -> None:
-    assert parse_frames(record(frame(bytes(19))) + bytes(40)) is None
+@pytest.mark.parametrize("size", [0, 19])
+def test_a_frame_shorter_than_an_ip_header_is_refused(size: int) -> None:
+    whole = frame(ipv4("10.0.0.1", "10.0.0.2"))
+    assert parse_frames(record(whole, frame(bytes(20)), whole)) is not None
+    assert parse_frames(record(whole, frame(bytes(size)), whole)) is None
 
 
 def test_the_smallest_datagram_passes_where_ipv6_does() -> None:
