@@ -17,8 +17,8 @@ from gateway.dataplane.sessions import Directory, Peer, Session
 from gateway.dataplane.tun import FakeTun
 from gateway.dataplane.udp import FakeUdp
 from gateway.protocol.suites import SUITES, Transform
-from gateway.protocol.wire import DATAGRAM_SIZE, MAX_FRAGMENTS, Buffer
-from tests.packets import record
+from gateway.protocol.wire import DATAGRAM_SIZE, HEADER_SIZE, MAX_FRAGMENTS, Buffer
+from tests.packets import frame, ipv4, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +28,10 @@ B_PREFIXES = ["10.10.9.0/24", "fd00:b::/64"]
 OF_SUPERPACKETS = {"a": ["10.0.1.0/24", "fd00:1::/64"], "b": ["10.0.2.0/24", "fd00:2::/64"]}
 """Where those of `superpackets.py` come from and go to."""
 A_INDEX, B_INDEX = 0xA0000001, 0xB0000002
+
+
+FULL: Final = DATAGRAM_SIZE - HEADER_SIZE
+"""Bytes of a record that a full datagram takes."""
 
 
 class Switches(NamedTuple):
@@ -177,6 +181,11 @@ def on_the_way(a: Plane, b: Plane, *frames: bytes) -> list[bytes]:
     datagrams = [datagram for datagram, _ in b.udp.arrived]
     b.udp.arrived.clear()
     return datagrams
+
+
+def of(datagrams: int, tail: int = 0) -> bytes:
+    """Build a frame whose record takes so many full datagrams, and one of `tail` bytes if any."""
+    return frame(ipv4("10.10.10.3", "10.10.9.3", bytes(datagrams * FULL + tail - 16 - 12 - 20)))
 
 
 def arrive(b: Plane, *datagrams: bytes, source: tuple[str, int] = ("192.0.2.1", 55555)) -> None:
