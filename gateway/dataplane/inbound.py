@@ -232,12 +232,9 @@ class Inbound:
                 return 0
             self._open_in_place(session, fragments, counter, slot, tail, now)
             return here
-        if (
-            tail != landing.size
-            or not landing.in_slots
-            or fragments > landing.capacity
-            or not fits_a_record(landing.size, fragments, 0)
-        ):
+        # What fits a record has its slots: there is room for two.
+        whole = tail == landing.size and fits_a_record(landing.size, fragments, 0)
+        if not whole or not landing.in_slots:
             return 0
         if slot:
             landing.to_front(slot, end)
@@ -325,7 +322,7 @@ class Inbound:
         peer.rx_datagrams += fragments
         if size > SMALL:
             peer.rx_large += 1
-        if fragments > 1 or size > self._landing.size:
+        if fragments > 1 or size > self._landing.slot_size:
             self._landing.make_room_for(size)
         peer.heard = now
         if not session.heard:

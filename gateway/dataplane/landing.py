@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SLOTS: Final = 2 * MAX_FRAGMENTS  # UDP_MAX_SEGMENTS of Linux 6.9 and later: one run
 _BODIES: Final = 2 * (MAX_RECORD + 1)  # a record that waits, and a run
 SIZES_KEPT: Final = 8  # arrangements; 50 kB each
-BATCHES_KEPT: Final = 2  # 30 kB each
+BATCHES_KEPT: Final = 8  # 30 kB each
 _SINGLES: Final = 8  # lone datagrams in a row after which no run is expected any more
 
 
@@ -48,7 +48,9 @@ class Landing:
         self._into: list[memoryview] = []
         self._run = 1  # datagrams that a receive may bring
         self._singles = 0
-        self._next_size = self._slot_size = 0
+        self._next_size = 0
+        self.slot_size = 0
+        """Of the slots, bytes of a body."""
         self._arrange(DATAGRAM_SIZE - HEADER_SIZE)
 
     @property
@@ -65,24 +67,24 @@ class Landing:
     def batch(self) -> Batch:
         """What `recvmmsg` fills in the next receive: the slots."""
         self._get_ready()
-        found = self._batches.get(self._slot_size)
+        found = self._batches.get(self.slot_size)
         if found is None:
             if len(self._batches) >= BATCHES_KEPT:
                 self._batches.clear()
-            found = self._batches[self._slot_size] = Batch(self._slots)
+            found = self._batches[self.slot_size] = Batch(self._slots)
         return found
 
     @property
     def in_slots(self) -> bool:
         """Whether what landed is in slots, so that it may be kept."""
-        return self.size == self._slot_size
+        return self.size == self.slot_size
 
     def make_room_for(self, size: int) -> None:
         """Have slots for bodies of this size from the next receive on, if none are kept then.
 
         To be called for records that opened: nobody else may make us lay out slots.
         """
-        self._next_size = size if size != self._slot_size else 0
+        self._next_size = size if size != self.slot_size else 0
 
     def _get_ready(self) -> None:
         """Begin a receive: what is in slots that are not kept is void."""
@@ -90,7 +92,7 @@ class Landing:
             if self._next_size:
                 self._arrange(self._next_size)
                 self._next_size = 0
-            self.size = self._slot_size
+            self.size = self.slot_size
 
     def buffers(self, wanted: int) -> list[memoryview]:
         """Where to receive. `wanted`: datagrams that the record kept still lacks, or 0."""
@@ -152,7 +154,7 @@ class Landing:
 
     def _arrange(self, size: int) -> None:
         """Make slots for bodies of this size."""
-        self.size = self._slot_size = size
+        self.size = self.slot_size = size
         slots = self._known.get(size)
         if slots is None:
             if len(self._known) >= SIZES_KEPT:

@@ -115,7 +115,6 @@ def test_the_size_may_change_from_one_record_to_the_next(
     assert b.tun.written == frames
 
 
-@pytest.mark.xfail(reason="the size compared is that of the run, which is never more than itself")
 def test_lone_datagrams_that_are_longer_than_the_slots_get_longer_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -88,6 +88,21 @@ def test_runs_of_runts_are_counted_one_by_one(planes: tuple[Plane, Plane]) -> No
     assert b.tun.written == [of(3)]
 
 
+def test_a_run_longer_than_any_that_kernels_make_is_dropped(
+    planes: tuple[Plane, Plane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are 128 slots (UDP_MAX_SEGMENTS); whatever a later kernel joins, none is overrun."""
+    a, b = planes
+    b.udp.gro = True
+    monkeypatch.setattr("gateway.dataplane.udp._RUN", 129)
+    (one,) = on_the_way(a, b, ONE)
+    arrive(b, *[one] * 129)
+    assert b.drops() == {"malformed": 129}
+    arrive(b, *[one] * 128)
+    assert b.drops() == {"malformed": 129, "replay": 127}
+    assert b.tun.written == [ONE]
+
+
 def test_a_run_of_many_senders_sessions_is_taken_apart(planes: tuple[Plane, Plane]) -> None:
     """The kernel joins by address and size alone; each datagram is looked at."""
     a, b = planes
