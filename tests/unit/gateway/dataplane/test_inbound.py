@@ -294,6 +294,30 @@ def test_one_direction_has_its_turn_after_256_kilobytes(gro: bool) -> None:
     assert b.tun.written == [long] * 10
 
 
+@pytest.mark.parametrize("gro", [True, False])
+def test_whoever_is_not_to_look_for_more_does_not(gro: bool) -> None:
+    """The loop says so after a sleep: what came alone is not delayed by what may follow."""
+    a, b = meet(switches=Switches(gro=gro))
+    first, second = on_the_way(a, b, TO_B, BIG)[:2]
+    b.udp.arrived += [(one, a.endpoint) for one in (first, second)]
+    b.receive(most=1)
+    assert b.tun.written == [TO_B]
+    assert len(b.udp.arrived) == 1
+
+
+def test_nobody_asks_again_when_a_batch_was_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = meet(switches=Switches(gro=False))
+    datagrams = on_the_way(a, b, *[TO_B] * 5)
+
+    def receive(_into: object) -> None:
+        pytest.fail("it asked")
+
+    monkeypatch.setattr(b.udp, "receive", receive)
+    b.udp.arrived += [(one, a.endpoint) for one in datagrams]
+    b.receive()
+    assert b.tun.written == [TO_B] * 5
+
+
 def test_a_read_that_fails_is_a_drop(
     planes: tuple[Plane, Plane], monkeypatch: pytest.MonkeyPatch
 ) -> None:
