@@ -66,7 +66,7 @@ class Sender:
         self._udp = udp
         self.gso = gso
         """Whether the kernel cuts. Goes off by itself, once, when it refuses."""
-        self._sealed = memoryview(bytearray(MAX_RECORD + MAX_FRAGMENTS))
+        self._sealed = memoryview(bytearray(MAX_RECORD))
         self._headers = memoryview(bytearray(HEADER_SIZE * MAX_FRAGMENTS))
         self._shapes: dict[int, list[memoryview]] = {}
 
