@@ -2,19 +2,24 @@
 #
 #   ENGINE=docker|netns   what the lab runs on (default: docker if an engine answers, else netns)
 #   LAB_NAME=twosite      the lab's name; several run side by side on netns
+#   SITES=4               how many sites: 2, 3 or 4 (default: as many as it runs with, else 2)
 #   ARGS=...              more words for the command: make ping-test ARGS="--format json"
 
 ENGINE ?=
 LAB_NAME ?= twosite
+SITES ?= $(LAB_SITES)
 ARGS ?=
-export ENGINE LAB_NAME
+LAB_SITES := $(SITES)
+export ENGINE LAB_NAME LAB_SITES
 
+# Files side by side: most tests wait for something. ARGS="-n 0" runs one after the other.
+PARALLEL := -n 2 --dist loadfile
 BIN := .venv/bin
 STAMP := .venv/.stamp
 LAB := $(BIN)/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab-up lab-down lab-status ping-test bench doctor test test-unit lint format clean
+.PHONY: help setup lab-up lab-down lab-status ping-test soak bench doctor test test-unit lint format clean
 
 help: ## list the targets
 	@echo "targets (ENGINE=$(or $(ENGINE),auto) LAB_NAME=$(LAB_NAME)):"
@@ -32,11 +37,14 @@ lab-up: $(STAMP) ## bring the lab up, or mend it
 lab-down: $(STAMP) ## remove all of the lab
 	@$(LAB) down $(ARGS)
 
-lab-status: $(STAMP) ## show nodes and tunnel
+lab-status: $(STAMP) ## show nodes and tunnels
 	@$(LAB) status $(ARGS)
 
 ping-test: $(STAMP) ## bring the lab up if it is not, and prove what it protects
 	@$(LAB) ping-test $(ARGS)
+
+soak: $(STAMP) ## 30 minutes of traffic and rekeys on a bad path: ARGS="--minutes 3" for less
+	@$(LAB) soak $(ARGS)
 
 bench: $(STAMP) ## measure the gateway side by side with its peers
 	@$(LAB) bench $(ARGS)
@@ -45,10 +53,10 @@ doctor: $(STAMP) ## say what keeps the lab from running here
 	@$(LAB) doctor $(ARGS)
 
 test: $(STAMP) ## run all tests
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 test-unit: $(STAMP) ## run the tests that need no rights
-	@$(BIN)/pytest -m 'not netns and not docker' $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) -m 'not netns and not docker' $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy: rules, format, types
 	@$(BIN)/ruff check .

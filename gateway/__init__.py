@@ -12,7 +12,7 @@ The data's way, and the process that owns each step:
 
               .---------------- data plane (no capability) ----------------.
   TUN -> route -> session -> seal -> fragments -> UDP                       outbound.py
-  TUN <- source check <- frames <- open <- replay <- assemble <- UDP        inbound.py
+  TUN <- source, transit <- frames <- open <- assemble <- replay <- UDP     inbound.py
               '------------------------^------------------------------------'
                         keys, routes   |   counters             link.py
               .------------------------v------------------------------------.

@@ -1,6 +1,7 @@
 """The `gateway` command: argv -> command -> exit status. The only place that exits.
 
 0 done · 1 `health`: not ready · 2 unusable input or environment · 130 interrupted
+`shell` on a pipe: the highest of its lines
 """
 
 from __future__ import annotations
@@ -57,10 +58,27 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "run a gateway in the foreground (root)")
     _config_option(run)
     _socket_option(run)
+    run.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="default: %(default)s"
+    )
 
     check = _command(commands, "check", _check, "check a config and the files it names")
     _config_option(check)
 
+    shell = _command(
+        commands, "shell", _shell, "command a gateway at a prompt, or with lines from a pipe"
+    )
+    _socket_option(shell)
+
+    verbs(commands)
+
+    pki = commands.add_parser("pki", help="a small CA: init, issue, fingerprint")
+    _pki(pki.add_subparsers(metavar="COMMAND", required=True))
+    return parser
+
+
+def verbs(commands: Any) -> None:
+    """Add what commands a gateway that runs: here, and at the prompt of `gateway shell`."""
     status = _command(commands, "status", _status, "show peers, sessions, counters and drops")
     status.add_argument("--format", choices=("table", "json"), default="table")
     _socket_option(status)
@@ -73,12 +91,30 @@ def _parser() -> argparse.ArgumentParser:
         ("disconnect", "end the session with this peer, and want none until connect"),
     ):
         verb = _command(commands, name, _connect if name == "connect" else _disconnect, does)
-        verb.add_argument("peer", metavar="PEER", help="its name in the config")
+        _peer_argument(verb)
         _socket_option(verb)
 
-    pki = commands.add_parser("pki", help="a small CA: init, issue, fingerprint")
-    _pki(pki.add_subparsers(metavar="COMMAND", required=True))
-    return parser
+    rekey = _command(
+        commands, "rekey", _rekey, "change the keys of this peer's session now; no packet is lost"
+    )
+    _peer_argument(rekey)
+    rekey.add_argument(
+        "--suite", metavar="SUITE", help="change the suite, too; among `suites` of both configs"
+    )
+    _socket_option(rekey)
+
+    reload = _command(
+        commands, "reload", _reload, "read the gateway's file again: peers, prefixes, timers"
+    )
+    _socket_option(reload)
+
+    watch = _command(
+        commands, "watch", _watch, "show what happens as it happens, until Ctrl-C or its end"
+    )
+    watch.add_argument("--format", choices=("text", "json"), default="text")
+    watch.add_argument("peers", metavar="PEER", nargs="*", help="these alone; default: everything")
+    watch.set_defaults(takes_peer=True)
+    _socket_option(watch)
 
 
 def _pki(commands: Any) -> None:
@@ -107,6 +143,11 @@ def _command(
     return parser
 
 
+def _peer_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("peer", metavar="PEER", help="its name in the config")
+    parser.set_defaults(takes_peer=True)
+
+
 def _config_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c",
@@ -130,7 +171,16 @@ def _run(options: argparse.Namespace) -> int:
     from gateway import config, supervisor
     from gateway.control.admin import socket_path
 
-    return supervisor.run(config.load(options.config), socket_path(options.socket))
+    return supervisor.run(
+        config.load(options.config), socket_path(options.socket), options.log_format
+    )
+
+
+def _shell(options: argparse.Namespace) -> int:
+    from gateway import shell
+    from gateway.control.admin import socket_path
+
+    return shell.run(socket_path(options.socket))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -182,6 +232,48 @@ def _disconnect(options: argparse.Namespace) -> int:
 
     admin.ask(admin.Disconnect(peer=options.peer), admin.socket_path(options.socket))
     print(f"{options.peer}: disconnected")
+    return 0
+
+
+def _rekey(options: argparse.Namespace) -> int:
+    from gateway.control import admin
+
+    request = admin.Rekey(peer=options.peer, suite=options.suite)
+    done = admin.ask(request, admin.socket_path(options.socket))
+    print(f"{options.peer}: new keys, session {done['session']}, suite {done['suite']}")
+    return 0
+
+
+def _reload(options: argparse.Namespace) -> int:
+    from gateway import config
+    from gateway.control import admin
+    from gateway.credentials import Credentials
+    from gateway.files import DISK
+
+    socket = admin.socket_path(options.socket)
+    path = Path(admin.ask(admin.Status(), socket)["config"])
+    text = DISK.read(path).decode(errors="replace")
+    loaded = config.parse(text, path)
+    Credentials(loaded)  # with the key, which the gateway cannot read any more
+    given = [loaded.identity.ca, *(peer.certificate for peer in loaded.peers.values())]
+    done = admin.ask(
+        admin.Reload(
+            text=text,
+            files={str(file): DISK.read(file).decode() for file in given if file is not None},
+            others=[str(loaded.identity.certificate), str(loaded.identity.key)],
+        ),
+        socket,
+    )
+    print(f"{path}: {done['changes']}")
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from gateway import watch
+    from gateway.control import admin
+
+    path = admin.socket_path(options.socket)
+    watch.show(admin.watch(options.peers, path), as_json=options.format == "json")
     return 0
 
 

@@ -1,6 +1,7 @@
 """What the files of a config say: who we are, whom we trust, and the TLS contexts from both.
 
-Read once, by a process that still is root: the key's file is 0600, and later nobody can open it.
+The key is read once, by a process that still is root: its file is 0600, and later nobody can open
+it. Whom we trust may change later (`trust_of`, `learn`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,40 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gateway.errors import GatewayError
-from gateway.identity import Authority, Identity, Pinned, client_context, server_context
+from gateway.files import DISK, Files
+from gateway.identity import (
+    Authority,
+    Fingerprint,
+    Identity,
+    Pinned,
+    add_anchors,
+    client_context,
+    server_context,
+)
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Collection
 
-    from gateway.config import Config, Peer
+    from gateway.config import Config
     from gateway.identity import Trust
+
+
+def trusts_of(config: Config, files: Files = DISK) -> dict[str, Trust]:
+    """Whom a config trusts as which peer. Raises ConfigError for a file that cannot be used."""
+    ca, now = config.identity.ca, datetime.now(UTC)
+    authority = Authority.load(ca, now, files) if ca is not None else None
+    trusts: dict[str, Trust] = {}
+    for name, peer in config.peers.items():
+        if peer.certificate is not None:
+            trusts[name] = Pinned.load(peer.certificate, files)
+        elif peer.fingerprint is not None:
+            trusts[name] = peer.fingerprint
+        elif authority is not None:
+            trusts[name] = authority
+        else:  # config/reader.py refuses this
+            raise GatewayError(f"peers.{name}: neither pinned nor under a CA")
+    return trusts
 
 
 class Credentials:
@@ -23,23 +51,21 @@ class Credentials:
 
     def __init__(self, config: Config) -> None:
         """Raise ConfigError for a file that cannot be used."""
-        now = datetime.now(UTC)
         files = config.identity
-        self.identity = Identity.load(files.certificate, files.key, now)
-        self._authority = Authority.load(files.ca, now) if files.ca is not None else None
-        self.trusts = {name: self._trust(peer) for name, peer in config.peers.items()}
+        self.identity = Identity.load(files.certificate, files.key, datetime.now(UTC))
+        self.trusts = trusts_of(config)
         self.server = server_context(self.identity, self.trusts.values())
-        self.clients: dict[str, ssl.SSLContext] = {
-            name: client_context(self.identity, self.trusts[name])
-            for name, peer in config.peers.items()
-            if peer.connect is not None
-        }
+        anchored = [one for one in self.trusts.values() if not isinstance(one, Fingerprint)]
+        self._dialling = client_context(self.identity, *anchored)
+        self._dialling_by_fingerprint = client_context(self.identity, Fingerprint(b""))
 
-    def _trust(self, peer: Peer) -> Trust:
-        if peer.certificate is not None:
-            return Pinned.load(peer.certificate)
-        if peer.fingerprint is not None:
-            return peer.fingerprint
-        if self._authority is None:  # config.py refuses this
-            raise GatewayError(f"peers.{peer.name}: neither pinned nor under a CA")
-        return self._authority
+    def client(self, trust: Trust) -> ssl.SSLContext:
+        """The context that dials a peer of whom we know so much. `authenticate` does the rest."""
+        if isinstance(trust, Fingerprint):
+            return self._dialling_by_fingerprint
+        return self._dialling
+
+    def learn(self, trusts: Collection[Trust]) -> None:
+        """Let TLS pass these, too. Who is let in as whom is the peers' business."""
+        add_anchors(self.server, trusts)
+        add_anchors(self._dialling, trusts)

@@ -15,12 +15,11 @@ peer it is, and to it a pinned self-signed certificate is a CA. So nobody is a p
     Fingerprint   none (only dialling)    same SHA-256;     a twosite SAN, if any, is the name
 
 A CN, a wildcard or a DNS name is never looked at. Contexts are built once, by a process that can
-still read the key.
+still read the key; anchors may be added later.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 import stat
@@ -33,12 +32,15 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from gateway.errors import ConfigError, GatewayError
+from gateway.files import DISK
 from gateway.protocol.messages import NAME_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
     from pathlib import Path
+
+    from gateway.files import Files
 
 ALPN: Final = "twosite/1"
 NAME: Final = re.compile(NAME_PATTERN)
@@ -103,9 +105,9 @@ class Identity:
         return cls(certificate, key, sha256(der).digest(), uris)
 
 
-def load_certificate(path: Path) -> x509.Certificate:
+def load_certificate(path: Path, files: Files = DISK) -> x509.Certificate:
     """Read the one certificate of a PEM file."""
-    pem = _read(path)
+    pem = files.read(path)
     try:
         certificates = x509.load_pem_x509_certificates(pem)
     except ValueError:
@@ -120,7 +122,7 @@ def load_certificate(path: Path) -> x509.Certificate:
 def _load_private_key(path: Path) -> object:
     """Return the public half of a key file that only its owner can read."""
     try:
-        private = load_pem_private_key(_read(path, secret=True), password=None)
+        private = load_pem_private_key(_read_secret(path), password=None)
     except TypeError:
         raise ConfigError(
             path, "", "is encrypted, and nobody is there to type; store it without a passphrase"
@@ -132,20 +134,11 @@ def _load_private_key(path: Path) -> object:
     return private.public_key()
 
 
-def _read(path: Path, *, secret: bool = False) -> bytes:
-    try:
-        with path.open("rb") as file:
-            if secret and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise ConfigError(path, "", f"others can read this key; run: chmod 600 {path}")
-            return file.read()
-    except FileNotFoundError:
-        raise ConfigError(
-            path, "", "no such file; 'gateway pki issue' makes certificates and keys"
-        ) from None
-    except OSError as error:
-        raise ConfigError(
-            path, "", f"cannot be read: {error.strerror}; check its path and owner"
-        ) from None
+def _read_secret(path: Path) -> bytes:
+    data = DISK.read(path)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise ConfigError(path, "", f"others can read this key; run: chmod 600 {path}")
+    return data
 
 
 def _check_dates(certificate: x509.Certificate, path: Path, now: datetime) -> None:
@@ -172,9 +165,9 @@ class Authority:
     certificate: x509.Certificate
 
     @classmethod
-    def load(cls, path: Path, now: datetime) -> Authority:
+    def load(cls, path: Path, now: datetime, files: Files = DISK) -> Authority:
         """Read a CA certificate."""
-        certificate = load_certificate(path)
+        certificate = load_certificate(path, files)
         _check_dates(certificate, path, now)
         try:
             basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
@@ -193,9 +186,9 @@ class Pinned:
     certificate: x509.Certificate
 
     @classmethod
-    def load(cls, path: Path) -> Pinned:
+    def load(cls, path: Path, files: Files = DISK) -> Pinned:
         """Read a peer's certificate."""
-        return cls(load_certificate(path))
+        return cls(load_certificate(path, files))
 
 
 @dataclass(frozen=True)
@@ -233,14 +226,18 @@ def server_context(identity: Identity, trusts: Iterable[Trust]) -> ssl.SSLContex
     return context
 
 
-def client_context(identity: Identity, trust: Trust) -> ssl.SSLContext:
-    """Return the context that dials one peer. It does not look at host names: peers have names."""
+def client_context(identity: Identity, *trusts: Trust) -> ssl.SSLContext:
+    """Return the context that dials these peers; `authenticate` says whether it is the right one.
+
+    For peers of whom we have a fingerprint it is another one than for the rest. It does not look at
+    host names: peers have names.
+    """
     context = _context(ssl.PROTOCOL_TLS_CLIENT, identity)
     context.check_hostname = False
-    if isinstance(trust, Fingerprint):
+    if trusts and all(isinstance(trust, Fingerprint) for trust in trusts):
         context.verify_mode = ssl.CERT_NONE  # no anchor exists; `authenticate` compares
     else:
-        _require(context, [trust])
+        _require(context, trusts)
     return context
 
 
@@ -263,6 +260,11 @@ def _require(context: ssl.SSLContext, trusts: Iterable[Trust]) -> None:
     """Ask the peer for a certificate that leads to one of the anchors."""
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a pin need not be self-signed
+    add_anchors(context, trusts)
+
+
+def add_anchors(context: ssl.SSLContext, trusts: Iterable[Trust]) -> None:
+    """Let certificates pass that lead to these. An anchor once added stays: see `authenticate`."""
     anchors = [trust.certificate for trust in trusts if not isinstance(trust, Fingerprint)]
     for der in dict.fromkeys(anchor.public_bytes(Encoding.DER) for anchor in anchors):
         context.load_verify_locations(cadata=der)

@@ -12,6 +12,7 @@ Session keys travel down exactly once, inside `Install`; nothing ever sends one 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Annotated, Final, Literal
 
@@ -30,6 +31,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Span = Annotated[int, msgspec.Meta(ge=1, le=MAX_FRAGMENTS)]
 DatagramSize = Annotated[int, msgspec.Meta(ge=MIN_DATAGRAM_SIZE, le=MAX_DATAGRAM_SIZE)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Endpoint = tuple[str, Port]
 """A numeric IPv4 or IPv6 address (never IPv4-mapped, never a name) and a UDP port."""
 
@@ -59,6 +61,9 @@ class Install(Message, frozen=True):
     receive_key: Key
     send_key: Key
     endpoint: Endpoint
+    lifetime: Seconds = 600
+    """From now. Then the data plane destroys the session by itself, and says `Expired`: old keys
+    must not outlive a control plane that is dead."""
 
     def __repr__(self) -> str:
         """Everything but the keys: a repr ends up in logs."""
@@ -80,9 +85,12 @@ class Retire(Message, frozen=True):
 
 
 class Routes(Message, frozen=True):
-    """Part of a new route table: (prefix, peer) pairs. Nothing changes before `CommitRoutes`."""
+    """Part of a new route table: (prefix, peer) pairs. Nothing changes before `CommitRoutes`.
 
-    entries: list[tuple[str, Name]]
+    None in the place of a peer: our own site, inside a wider prefix of some peer.
+    """
+
+    entries: list[tuple[str, Name | None]]
 
 
 class CommitRoutes(Message, frozen=True):
@@ -102,6 +110,28 @@ class Shape(Message, frozen=True):
     datagram_size: DatagramSize
 
 
+class Options(Message, frozen=True):
+    """What the configuration says about a peer. Not answered; before the first, the defaults hold.
+
+    `roam`: its endpoint may move. `transit`: its packets may go on to other peers. `keepalive`:
+    after so many seconds without a record to it, an empty one leaves (0: never). `keepalive_after`:
+    the same, where the peer sent packets meanwhile and heard nothing.
+    """
+
+    peer: Name
+    roam: bool = True
+    transit: bool = False
+    keepalive: Seconds = 0
+    keepalive_after: Seconds = 10
+
+
+class Forget(Message, frozen=True):
+    """Forget a peer: its sessions are destroyed, its totals are void. Routes to it went before."""
+
+    seq: Count
+    peer: Name
+
+
 class Report(Message, frozen=True):
     """Send the counters now, not at the next full second."""
 
@@ -112,7 +142,9 @@ class Stop(Message, frozen=True):
     """Send the last counters and exit."""
 
 
-Down = Install | Activate | Retire | Routes | CommitRoutes | Shape | Report | Stop
+Down = (
+    Install | Activate | Retire | Routes | CommitRoutes | Shape | Options | Forget | Report | Stop
+)
 
 
 # Up: data plane -> control.
@@ -186,7 +218,22 @@ class Heard(Message, frozen=True):
     index: Index
 
 
-Up = Ready | Ack | Counters | Heard
+class Moved(Message, frozen=True):
+    """An authenticated record came from elsewhere: the session sends there now."""
+
+    index: Index
+    endpoint: Endpoint
+
+
+class Expired(Message, frozen=True):
+    """A session reached the end of its life, or its key sealed all it may: it is destroyed."""
+
+    index: Index
+
+
+Up = Ready | Ack | Counters | Heard | Moved | Expired
+
+_READY: Final = b"ready"
 
 _encoder = msgspec.msgpack.Encoder()
 _down: msgspec.msgpack.Decoder[Down] = msgspec.msgpack.Decoder(Down)
@@ -231,6 +278,20 @@ def hand_out(leash: socket.socket, end: socket.socket) -> None:
 def order_stop(leash: socket.socket) -> None:
     """Ask the plane at the other end to say its goodbyes and exit."""
     leash.send(b"stop")
+
+
+def say_ready(leash: socket.socket) -> None:
+    """Tell the supervisor that both planes are ready. It reads nothing else of a plane."""
+    with contextlib.suppress(OSError):  # it is gone, or does not read now
+        leash.send(_READY, socket.MSG_DONTWAIT)
+
+
+def hears_ready(leash: socket.socket) -> bool:
+    """Whether the plane said just that; False for any other word, and for its end of file."""
+    try:
+        return leash.recv(len(_READY) + 1, socket.MSG_DONTWAIT) == _READY
+    except OSError:
+        return False
 
 
 def receive_order(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def show(status: dict[str, Any]) -> None:
@@ -22,7 +25,9 @@ def show(status: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("peer", "state", "control", "data", "endpoint", "suite", "age", "heard"):
         table.add_column(title)
-    for title in ("in", "out", "lost", "span", "datagram"):
+    # Columns that an older gateway does not know are left out.
+    newer = [title for title in NEWER if any(title in peer for peer in status["peers"])]
+    for title in (*newer, "in", "out", "lost", "span", "datagram"):
         table.add_column(title, justify="right")
     for peer in status["peers"]:
         table.add_row(
@@ -34,6 +39,7 @@ def show(status: dict[str, Any]) -> None:
             peer["suite"] or "-",
             _age(peer["age"]),
             _age(peer["heard"]),
+            *(NEWER[title](peer.get(title)) for title in newer),
             f"{peer['rx_packets']} ({_size(peer['rx_bytes'])})",
             f"{peer['tx_packets']} ({_size(peer['tx_bytes'])})",
             str(peer["lost"]),
@@ -64,9 +70,24 @@ def _age(seconds: float | None) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.0f} s"
 
 
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:.1f} ms"
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
 def _size(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+NEWER: Final[dict[str, Callable[[Any], str]]] = {
+    "expires": _age,
+    "rekeys": _count,
+    "rtt": _milliseconds,
+}

@@ -31,6 +31,7 @@ from gateway.credentials import Credentials
 from gateway.dataplane.tun import open_tun
 from gateway.dataplane.udp import open_udp
 from gateway.errors import ConfigError, GatewayError
+from gateway.system.notify import Notifier
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -46,6 +47,8 @@ LEASH_WITHIN: Final = 0.5  # seconds from the end of the leash to a plane's exit
 STEADY: Final = 5.0  # seconds; a plane that lived longer is restarted at once
 FIRST_PAUSE: Final = 0.2  # seconds before the restart of one that did not; doubles
 LONGEST_PAUSE: Final = 5.0
+LIFE_WITHIN: Final = 15.0
+"""Seconds without a word from planes that run: then they hang, and the watchdog may know."""
 UNUSABLE: Final = 2  # exit status of a plane that cannot work with this config or machine
 
 
@@ -62,6 +65,8 @@ class Plane:
     pause: float = FIRST_PAUSE
     restart_at: float | None = 0.0
     starts: int = 0
+    heeded: bool = True
+    """Until it says a word that is none of ours."""
 
     def start(self) -> None:
         """Start the process with a new leash."""
@@ -79,6 +84,7 @@ class Plane:
         )
         theirs.close()
         self.leash = ours
+        self.heeded = True
         self.started = time.monotonic()
         self.restart_at = None
 
@@ -92,7 +98,7 @@ class Plane:
 class Supervisor:
     """Holds the devices for as long as the gateway runs."""
 
-    def __init__(self, config: Config, admin_path: str) -> None:
+    def __init__(self, config: Config, admin_path: str, log_format: str = "text") -> None:
         """Open everything. Raises GatewayError for what this machine refuses."""
         if os.geteuid() != 0:
             raise GatewayError(
@@ -101,6 +107,7 @@ class Supervisor:
             )
         _check_files(config)
         self._config = config
+        self._log_format = log_format
         with contextlib.ExitStack() as undo:
             undo.enter_context(_claim_namespace())
             listen = config.listen
@@ -123,6 +130,8 @@ class Supervisor:
             log.info("%s: offload %s", config.tun.name, offloads)
             self._close = undo.pop_all()
         self._planes = self._both_planes()
+        self._notifier = Notifier()
+        self._ready_at: float | None = None  # control's last word, since a plane ended
 
     def _both_planes(self) -> tuple[Plane, Plane]:
         udp, admin = self._udp.fileno(), self._admin.fileno()
@@ -134,6 +143,7 @@ class Supervisor:
                 uid=DATA_UID,
                 gid=DATA_UID,
                 name=self._config.name,
+                log_format=self._log_format,
                 **msgspec.structs.asdict(self._config.dataplane),
             ),
             (self._tun, udp),
@@ -145,6 +155,7 @@ class Supervisor:
                 admin_fd=admin,
                 uid=CONTROL_UID,
                 gid=CONTROL_UID,
+                log_format=self._log_format,
             ),
             (admin,),
         )
@@ -157,6 +168,7 @@ class Supervisor:
         """Keep both planes alive until SIGTERM or SIGINT. Returns the exit status."""
         with self._close, _Signals() as signals:
             status = self._watch(signals)
+            self._notifier.tell(STOPPING=1, STATUS="stopping")
             self._stop(clean=status == 0)
             return status
 
@@ -168,10 +180,10 @@ class Supervisor:
                 for plane in self._planes
                 if plane.process is not None
             }
-            due = [p.restart_at for p in self._planes if p.restart_at is not None]
-            timeout = max(min(due) - time.monotonic(), 0) if due else None
+            control = self._planes[0]
+            leash = [control.leash.fileno()] if control.leash and control.heeded else []
             try:
-                readable, _, _ = select.select(list(wake), [], [], timeout)
+                readable, _, _ = select.select([*wake, *leash], [], [], self._timeout())
             finally:
                 for descriptor, plane in wake.items():
                     if plane is not None:
@@ -179,10 +191,41 @@ class Supervisor:
             if signals.fileno() in readable:
                 log.info("%s: stopping", signals.take().name)
                 return 0
+            if set(leash) & set(readable):
+                self._hear(control)
+            self._show_life()
             for descriptor in readable:
-                plane = wake[descriptor]
+                plane = wake.get(descriptor)
                 if plane is not None and self._is_final(plane):
                     return UNUSABLE
+
+    def _timeout(self) -> float | None:
+        due = [p.restart_at for p in self._planes if p.restart_at is not None]
+        waits = [max(min(due) - time.monotonic(), 0)] if due else []
+        if self._notifier.watchdog is not None:
+            waits.append(self._notifier.watchdog)
+        return min(waits, default=None)
+
+    def _hear(self, control: Plane) -> None:
+        """Both planes are ready, says control. Anything else, and we heed it no more."""
+        assert control.leash is not None  # noqa: S101 - it was readable
+        if not link.hears_ready(control.leash):
+            control.heeded = False
+            return
+        if self._ready_at is None:
+            self._notifier.tell(READY=1, STATUS="both planes are ready")
+        self._ready_at = time.monotonic()
+
+    def _show_life(self) -> None:
+        """Feed the watchdog, unless planes that run are not ready.
+
+        Those that do not run are in our hands: a control plane whose config is broken is tried
+        again and again while data flows, which a restart of everything would end.
+        """
+        now = time.monotonic()
+        in_hand = any(p.process is None or now - p.started < LIFE_WITHIN for p in self._planes)
+        if in_hand or (self._ready_at is not None and now - self._ready_at < LIFE_WITHIN):
+            self._notifier.feed()
 
     def _start_what_is_due(self) -> None:
         now = time.monotonic()
@@ -218,6 +261,8 @@ class Supervisor:
         )
         plane.restart_at = now if now - plane.started > STEADY else now + plane.pause
         log.error("%s plane ended (%s); starting it anew", plane.name, _how(status))
+        self._ready_at = None
+        self._notifier.tell(STATUS=f"the {plane.name} plane ended; starting it anew")
         return False
 
     def _stop(self, *, clean: bool) -> None:
@@ -295,10 +340,10 @@ class _Signals:
         return signal.Signals(self._read.recv(1)[0])
 
 
-def run(config: Config, admin_path: str) -> int:
+def run(config: Config, admin_path: str, log_format: str = "text") -> int:
     """Run a gateway until it is told to stop. Raises GatewayError when it cannot start."""
-    logs.set_up(config.name, "supervisor")
-    return Supervisor(config, admin_path).run()
+    logs.set_up(config.name, "supervisor", log_format)
+    return Supervisor(config, admin_path, log_format).run()
 
 
 def _check_files(config: Config) -> None:
@@ -324,7 +369,7 @@ def _check_files(config: Config) -> None:
 
 
 def _claim_namespace() -> socket.socket:
-    """One gateway a network namespace: blackhole routes belong to no device, so to none of two.
+    """One gateway a network namespace: barrier routes belong to no device, so to none of two.
 
     An abstract socket is the namespace's own, and gone with its process.
     """

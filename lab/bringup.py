@@ -1,7 +1,9 @@
 """Bringing a lab up, and seeing whether it is healthy: the tunnel, not the processes.
 
-`bring_up` is idempotent: what is there stays, what is missing is made. Healthy means that every
-gateway says `established` of each of its peers, and that the hosts' pings cross both ways.
+`bring_up` is idempotent: what is there stays, what is missing is made, what the topology has not
+goes. Where the sites are others than before, all gateways get new certificates and configs.
+Healthy means that every gateway says `established` of each of its peers, and that the hosts' pings
+cross between all sites.
 """
 
 from __future__ import annotations
@@ -38,6 +40,19 @@ class Tunnel:
         """Whether every pair has a session."""
         return not self.missing
 
+    def between(self, one: str, other: str) -> str:
+        """Say what two gateways say of each other: their suite, or what is amiss."""
+        amiss = []
+        for here, there in ((one, other), (other, one)):
+            entry = peer_entry(self.statuses.get(here), there)
+            if self.statuses.get(here) is None:
+                amiss.append(f"{here} does not answer")
+            elif entry.get("state") != "established":
+                amiss.append(f"{here} says {entry.get('state', 'unknown')}")
+            else:
+                suite = entry.get("suite")
+        return "; ".join(amiss) or f"established, {suite}"
+
     @property
     def suite(self) -> str:
         """How records are sealed, as the first gateway that has a session says."""
@@ -53,15 +68,14 @@ def bring_up(engine: Engine, timeout: float) -> Tunnel:
 
     `timeout` is for what runs, not for what is built: an engine may take minutes for its images.
     """
-    gateways = [node.name for node in engine.topology.gateways]
+    gateways = engine.topology.gateways
     engine.create()
-    if not all(engine.seeded(name) for name in gateways):
-        states = engine.states()
-        for name in gateways:
-            if states[name].gateway:  # it runs with a certificate of a CA that ends now
-                engine.stop_gateway(name)
+    if any(seeds.outdated(engine.seeded(g.name), engine.topology, g) for g in gateways):
+        states = engine.states()  # those that run have certificates of a CA that ends now
+        each(engine.stop_gateway, [g.name for g in gateways if states[g.name].gateway])
         for name, files in seeds.seeds(engine.topology).items():
             engine.seed(name, files)
+    engine.prune()
     each(engine.start, list(engine.topology.nodes))
     return wait_healthy(engine, timeout)
 
@@ -121,12 +135,15 @@ def status(engine: Engine, gateway: str, timeout: float = _SETTLE) -> Any:
         return None
 
 
+def peer_entry(status_of: Any, peer: str) -> Mapping[str, Any]:
+    """Return what a gateway's status says of a peer; nothing when it names none."""
+    entries: list[dict[str, Any]] = (status_of or {}).get("peers", [])
+    return next((entry for entry in entries if entry.get("name") == peer), {})
+
+
 def peer_state(status_of: Any, peer: str) -> str:
     """Return the state that a gateway's status gives a peer; `unknown` when it names none."""
-    for entry in (status_of or {}).get("peers", []):
-        if entry.get("name") == peer:
-            return str(entry.get("state"))
-    return "unknown"
+    return str(peer_entry(status_of, peer).get("state", "unknown"))
 
 
 def _missing(engine: Engine, statuses: Mapping[str, Any]) -> list[str]:
@@ -136,7 +153,7 @@ def _missing(engine: Engine, statuses: Mapping[str, Any]) -> list[str]:
         if said is None:
             missing.append(f"{gateway.name} does not answer `gateway status`")
             continue
-        for peer in seeds.peers(engine.topology, gateway):
+        for peer in engine.topology.peers(gateway):
             state = peer_state(said, peer.name)
             if state != "established":
                 missing.append(f"{gateway.name} is {state} with {peer.name}")

@@ -18,6 +18,7 @@ from lab.bench import request as bench
 from lab.commands import Options
 from lab.engines import NAMES
 from lab.errors import LabError, NotHealthyError
+from lab.soak import request as soak
 from lab.topology import DEFAULT_NAME, check_name
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 _EPILOG: Final = """\
 every option is an environment variable too:
-  ENGINE, LAB_NAME, LAB_FILE, LAB_FORMAT, LAB_TIMEOUT, LAB_JUNIT, LAB_ONLY, and for bench
-  LAB_BENCH_ONLY, _PROFILES, _MEASURES, _ROUNDS, _SECONDS, _OUTPUT, _README
+  ENGINE, LAB_NAME, LAB_FILE, LAB_SITES, LAB_FORMAT, LAB_TIMEOUT, LAB_JUNIT, LAB_ONLY, and for bench
+  LAB_BENCH_ONLY, _PROFILES, _MEASURES, _ROUNDS, _SECONDS, _OUTPUT, _README;
+  for soak LAB_SOAK_MINUTES, _REKEY_EVERY, _SEED
 exit codes: 0 pass, 1 failed, 2 unusable input or environment, 3 warnings, 130 interrupted
 """
 
@@ -86,6 +88,9 @@ def _options(arguments: argparse.Namespace) -> Options:
         raise LabError(
             f"--engine: no engine is called {arguments.engine!r}; use {' or '.join(NAMES)}"
         )
+    sites = getattr(arguments, "sites", None)
+    if sites is not None and not (sites.isascii() and sites.isdigit()):
+        raise LabError(f"--sites: {sites!r} is no number of sites")
     argv = list(getattr(arguments, "argv", []))
     junit = getattr(arguments, "junit", None)
     measured = arguments.command is commands.bench
@@ -93,6 +98,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         engine=arguments.engine,
         name=check_name(arguments.name, "--name"),
         file=Path(arguments.file) if arguments.file else None,
+        sites=None if sites is None else int(sites),
         json=arguments.format == "json",
         timeout=timeout,
         node=getattr(arguments, "node", ""),
@@ -101,6 +107,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         junit=Path(junit) if junit else None,
         only=getattr(arguments, "only", None),
         bench=bench.request(arguments) if measured else None,
+        soak=soak.request(arguments) if arguments.command is commands.soak else None,
     )
 
 
@@ -143,25 +150,38 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    add("up", commands.up, "bring the lab up, or mend it; return when the tunnel carries packets")
+    def add_sites(to: Any) -> None:
+        to.add_argument(
+            "--sites",
+            default=_setting("LAB_SITES"),
+            metavar="N",
+            help="how many sites (default: as many as it runs with, else 2)",
+        )
+
+    text = "bring the lab up, or mend it; return when every tunnel carries packets"
+    add_sites(add("up", commands.up, text))
     add("down", commands.down, "remove all of the lab, whatever state it is in")
-    add("status", commands.status, "show nodes and tunnel; 0 when healthy, 1 when not")
+    add("status", commands.status, "show nodes and tunnels; 0 when healthy, 1 when not")
     execute = add("exec", commands.execute, "run a command inside a node; return its exit code")
     execute.add_argument("node")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD")
     logs = add("logs", commands.logs, "print the log of a node")
     logs.add_argument("node")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come")
-    add("doctor", commands.doctor, "say what keeps the lab from running here, and how to mend it")
+    text = "say what keeps the lab from running here, and how to mend it"
+    add_sites(add("doctor", commands.doctor, text))
     test = add(
         "ping-test", commands.ping_test, "prove what the tunnel carries and what never leaks"
     )
+    add_sites(test)
     test.add_argument("--junit", default=_setting("LAB_JUNIT"), metavar="FILE", help="for CI")
     test.add_argument(
         "--only", default=_setting("LAB_ONLY"), metavar="N,N", help="checks by number"
     )
     speed = add("bench", commands.bench, "measure the gateway side by side with its peers")
     bench.add_options(speed, _setting)
+    long = add("soak", commands.soak, "traffic, rekeys and a bad path for a long time")
+    soak.add_options(long, _setting)
     return parser
 
 

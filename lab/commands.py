@@ -5,6 +5,7 @@ Standard output carries the result; progress goes to standard error, and only on
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -17,18 +18,19 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from lab import bringup, picture, seeds
+from lab import bringup, picture, seeds, sites
 from lab.engines import NAMES, choose, engine_class
 from lab.engines.base import State, ignore
 from lab.errors import EngineError, LabError
 from lab.topology import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from lab.bench.request import Request
     from lab.bringup import Tunnel
     from lab.engines.base import Engine, Event
+    from lab.soak.request import Request as SoakRequest
     from lab.topology import Topology
 
 UP_TIMEOUT: Final = 60.0  # s to health; two or three on an idle machine
@@ -42,6 +44,7 @@ class Options:
     engine: str | None
     name: str
     file: Path | None = None
+    sites: int | None = None
     json: bool = False
     timeout: float | None = None
     node: str = ""
@@ -50,6 +53,7 @@ class Options:
     junit: Path | None = None
     only: str | None = None
     bench: Request | None = None
+    soak: SoakRequest | None = None
 
 
 # ---- commands
@@ -62,7 +66,7 @@ def up(options: Options) -> int:
     if options.json:
         _print_json(_describe(engine, tunnel))
     else:
-        print(picture.draw(engine.topology, _tunnel_text(tunnel)))
+        print(picture.draw(engine.topology, tunnel.between))
         print(f"try: {_me()} exec {engine.topology.hosts[0].name} -- ping {_far_address(engine)}")
     return 0
 
@@ -100,7 +104,7 @@ def down(options: Options) -> int:
 
 
 def status(options: Options) -> int:
-    """Show every node and the tunnel; 0 when healthy."""
+    """Show every node and every tunnel; 0 when healthy."""
     engine = open_lab(options)
     tunnel = bringup.look(engine)
     healthy = tunnel.established and bringup.all_running(engine)
@@ -118,8 +122,10 @@ def status(options: Options) -> int:
     Console(highlight=False, emoji=False, width=_width()).print(table)
     if all(state.state is State.ABSENT for state in engine.states().values()):
         print(f"nothing of {engine.topology.name} is there; `lab up` makes it")
-    else:
+    elif len(engine.topology.gateways) == 2:
         print(f"tunnel {_tunnel_text(tunnel)}")
+    else:
+        print("\n".join(picture.tunnels(engine.topology, tunnel.between)))
     return 0 if healthy else 1
 
 
@@ -149,7 +155,14 @@ def doctor(options: Options) -> int:
     """Look for what keeps the lab from running here."""
     from lab import doctor as findings  # noqa: PLC0415 - rarely needed
 
-    return findings.report(_topology(options), options.engine, as_json=options.json)
+    topology = _topology(options)
+    present = frozenset[str]()
+    for name in [options.engine] if options.engine else NAMES:
+        chosen = engine_class(name)
+        if chosen.available().ok:
+            present |= frozenset(chosen(topology).present())
+    topology = _with_sites(topology, options, present)
+    return findings.report(topology, options.engine, as_json=options.json)
 
 
 def ping_test(options: Options) -> int:
@@ -157,6 +170,7 @@ def ping_test(options: Options) -> int:
     from lab import pingtest  # noqa: PLC0415 - brings all checks
 
     engine = open_lab(options)
+    pingtest.wanted(engine.topology, options.only)  # a slip costs no minute
     raise_lab(engine, options)
     with watching(engine):
         results = pingtest.run(engine, options.only)
@@ -172,24 +186,38 @@ def bench(options: Options) -> int:
     return command.bench(options.bench)
 
 
+def soak(options: Options) -> int:
+    """Bring the lab up if it is not, and soak it."""
+    from lab.soak import command  # noqa: PLC0415 - rarely needed
+
+    if options.soak is None:
+        raise LabError("soak: no request; call it by the command line")
+    engine = open_lab(options)
+    raise_lab(engine, options)
+    return command.soak(engine, options.soak)
+
+
 # ---- what they share
 
 
 def open_lab(options: Options, *, announce: bool = True) -> Engine:
-    """Return the lab on its engine: the one asked for, the one that it runs on, or the best."""
+    """Return the lab on its engine: the one asked for, the one that it runs on, or the best.
+
+    It has the sites asked for, else those that it runs with.
+    """
     topology = _topology(options)
-    engine, why = None, ""
-    if not options.engine:
-        for name in NAMES:
-            chosen = engine_class(name)
-            if chosen.available().ok:
-                candidate = chosen(topology)
-                if candidate.leftovers():
-                    engine, why = candidate, "the lab is on it already"
-                    break
-    if engine is None:
+    chosen, why, present = None, "", frozenset[str]()
+    for name in [options.engine] if options.engine else NAMES:
+        candidate = engine_class(name)
+        if candidate.available().ok:
+            engine = candidate(topology)
+            present = frozenset(engine.present())
+            if present or engine.leftovers():
+                chosen, why = candidate, "the lab is on it already"
+                break
+    if chosen is None or options.engine:
         chosen, why = choose(options.engine)
-        engine = chosen(topology)
+    engine = chosen(_with_sites(topology, options, present))
     if announce:
         stream = sys.stderr if options.json else sys.stdout
         print(f"engine: {engine.kind} ({why})", file=stream, flush=True)
@@ -222,12 +250,26 @@ def watching(engine: Engine) -> Iterator[None]:
 
 
 def _topology(options: Options) -> Topology:
-    """Read the topology: the one asked for, else that of this folder, else the repository's."""
+    """Read the topology: the one asked for, else that of this folder, else the repository's.
+
+    With the sites alone that every lab has.
+    """
     file = options.file
     if file is None:
         here = Path("compose.yaml")
         file = here if here.exists() else _ROOT / "compose.yaml"
     return load(file, {**os.environ, "LAB_NAME": options.name})
+
+
+def _with_sites(topology: Topology, options: Options, present: Collection[str]) -> Topology:
+    """Return the topology with the sites asked for, else with those that are present."""
+    if options.sites is None:
+        profiles = sites.profiles_up(topology, present)
+    else:
+        profiles = sites.profiles_for(topology, options.sites)
+    if not profiles:
+        return topology
+    return load(Path(topology.file), {**os.environ, "LAB_NAME": options.name}, profiles)
 
 
 def _describe(engine: Engine, tunnel: Tunnel) -> dict[str, Any]:
@@ -249,6 +291,11 @@ def _describe(engine: Engine, tunnel: Tunnel) -> dict[str, Any]:
             for name, state in engine.states().items()
         },
         "tunnel": {"established": tunnel.established, "missing": list(tunnel.missing)},
+        "tunnels": [
+            {"gateways": [one.name, other.name], "state": tunnel.between(one.name, other.name)}
+            for one, other in itertools.combinations(engine.topology.gateways, 2)
+            if other in engine.topology.peers(one)
+        ],
         "gateways": tunnel.statuses,
     }
 

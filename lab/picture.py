@@ -1,24 +1,30 @@
-"""The lab in 80 columns: nodes, wires, addresses, and the tunnel over them. Pure."""
+"""The lab in 80 columns: nodes, wires, addresses, and the tunnels over them. Pure."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Final
 
+from lab.routing import path
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lab.topology import Node, Topology
 
 _WIRE: Final = 13  # characters between two nodes
 
 
-def draw(topology: Topology, tunnel: str) -> str:
-    """Draw two sites with a host each as one line, any other lab as a list of its nodes.
+def draw(topology: Topology, between: Callable[[str, str], str]) -> str:
+    """Draw two sites with a host each as one line, more as a row each, any other lab as a list.
 
-    `tunnel` is what to say of the tunnel between the gateways.
+    `between` is what to say of the tunnel between two gateways, given their names.
     """
     chain = _chain(topology)
     if chain is None:
-        return _listing(topology, tunnel)
+        drawn = _rows(topology) if _is_star(topology) else _listing(topology)
+        return "\n".join([*drawn, "", *tunnels(topology, between)])
+    tunnel = between(chain[1].name, chain[-2].name)
     names, starts = "", []
     for index, node in enumerate(chain):
         names += f" {'─' * (_WIRE - 2)} " if index else ""
@@ -78,9 +84,64 @@ def _label(node: Node, network: str) -> str:
     return str(address.ip)
 
 
-def _listing(topology: Topology, tunnel: str) -> str:
-    lines = [f"tunnel: {tunnel}"]
+def tunnels(topology: Topology, between: Callable[[str, str], str]) -> list[str]:
+    """Return a line for each tunnel, and one for each hub that others meet through."""
+    lines = []
+    through: dict[str, list[str]] = {}
+    for one, other in combinations(topology.gateways, 2):
+        if other in topology.peers(one):
+            ends = f"{one.name} {one.tunnel[0].ip} ═══ {other.tunnel[0].ip} {other.name}"
+            lines.append(f"{ends}  {between(one.name, other.name)}")
+        for hub in _between(topology, one, other):
+            through.setdefault(hub.name, []).append(f"{one.name} ═ {other.name}")
+    heading = "tunnels"
+    lines += [f"through {hub}: {', '.join(pairs)}" for hub, pairs in through.items()]
+    return [f"{heading if i == 0 else '':{len(heading)}} {line}" for i, line in enumerate(lines)]
+
+
+def _between(topology: Topology, one: Node, other: Node) -> tuple[Node, ...]:
+    """Return the gateways that lead two others on to each other."""
+    hosts = {host.site: host for host in topology.hosts}
+    ends = hosts.get(one.site), hosts.get(other.site)
+    if ends[0] is None or ends[1] is None:
+        return ()
+    return path(topology, ends[0], ends[1])[1:-1]
+
+
+def _is_star(topology: Topology) -> bool:
+    """Say whether there is one host a site, and each gateway's WAN ends at the router."""
+    return (
+        len(topology.gateways) > 2
+        and sorted(h.site or "" for h in topology.hosts)
+        == sorted(g.site or "" for g in topology.gateways)
+        and all(_shared(gateway, topology.router) for gateway in topology.gateways)
+    )
+
+
+def _rows(topology: Topology) -> list[str]:
+    """Draw each site as a row that ends at the router."""
+    rows = []
+    for gateway in topology.gateways:
+        host = next(host for host in topology.hosts if host.site == gateway.site)
+        chain = [host, gateway, topology.router]
+        row = host.name
+        for left, right in pairwise(chain):
+            network = _shared(left, right) or ""
+            subnet = f" {topology.networks[network].prefixes[0]} "
+            row += f" {_label(left, network)} {subnet:─^{_WIRE + 8}} {_label(right, network)} "
+            row += right.name if right is gateway else ""
+        rows.append(row)
+    width, middle = max(map(len, rows)), len(rows) // 2
+    corners = ["┐", *"┤" * (len(rows) - 2), "┘"]
+    return [
+        f"{row:{width}}{corner}{f' {topology.router.name}' if i == middle else ''}"
+        for i, (row, corner) in enumerate(zip(rows, corners, strict=True))
+    ]
+
+
+def _listing(topology: Topology) -> list[str]:
+    lines = []
     for node in topology.nodes.values():
         addresses = ", ".join(str(a) for port in node.ports for a in port.addresses)
         lines.append(f"{node.name:<15} {node.role:<8} {addresses}")
-    return "\n".join(lines)
+    return lines

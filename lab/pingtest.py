@@ -1,7 +1,8 @@
 """`lab ping-test`: run the checks in an order in which none disturbs another, and show them.
 
 What measures runs alone; what only needs the tunnel runs side by side; what takes the tunnel down
-comes last.
+comes last. Checks 1 to 7 are about the first two sites, however many there are; what is about more
+runs only where there are more.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from typing import TYPE_CHECKING, Final, cast
 from rich.console import Console
 
 from lab import report
-from lab.checks import disconnected, outage, ping, protocols, secrecy, sizes, transfer
+from lab.checks import (
+    disconnected,
+    outage,
+    pairs,
+    ping,
+    protocols,
+    secrecy,
+    sizes,
+    transfer,
+    transit,
+)
 from lab.checks.base import Verdict, perform
 from lab.engines.base import Event
 from lab.errors import LabError
@@ -25,22 +36,28 @@ if TYPE_CHECKING:
 
     from lab.checks.base import Check, Result
     from lab.engines.base import Engine
+    from lab.topology import Topology
 
 _ORDER: Final[tuple[tuple[ModuleType, ...], ...]] = (
     (ping,),
     (protocols, sizes, secrecy),
     (transfer,),
+    (pairs,),
+    (transit,),
     (disconnected,),
     (outage,),
 )
 
 
+_OF_MANY_SITES: Final = (pairs, transit)
+
+
 def run(engine: Engine, only: str | None = None) -> list[Result]:
     """Run the checks and return their results by number. `only`: numbers, as `2,5`."""
-    wanted = _wanted(only)
+    numbers = wanted(engine.topology, only)
     results: list[Result] = []
     for group in _ORDER:
-        checks = [cast("Check", module) for module in group if module.NUMBER in wanted]
+        checks = [cast("Check", module) for module in group if module.NUMBER in numbers]
         if not checks:
             continue
         engine.emit(Event(", ".join(f"check {c.NUMBER}: {c.CLAIM}" for c in checks)))
@@ -49,17 +66,23 @@ def run(engine: Engine, only: str | None = None) -> list[Result]:
     return sorted(results, key=lambda result: result.number)
 
 
-def _wanted(only: str | None) -> set[int]:
+def wanted(topology: Topology, only: str | None) -> set[int]:
+    """Return the numbers of the checks to run: those that were asked for, else all that apply."""
+    sites = len(topology.gateways)
     numbers = {module.NUMBER for group in _ORDER for module in group}
+    many = {module.NUMBER for module in _OF_MANY_SITES}
     if not only:
-        return numbers
+        return numbers if sites > 2 else numbers - many
     words = [word.strip() for word in only.split(",")]
     bad = [word for word in words if not word.isdigit() or int(word) not in numbers]
     if bad:
         raise LabError(
             f"--only: no check is called {bad[0]!r}; numbers 1 to {max(numbers)}, as 2,5"
         )
-    return {int(word) for word in words}
+    found = {int(word) for word in words}
+    if sites <= 2 and (lone := found & many):
+        raise LabError(f"--only: check {min(lone)} needs more than {sites} sites; add --sites 4")
+    return found
 
 
 def show(engine: Engine, results: Sequence[Result], *, as_json: bool, junit: Path | None) -> int:

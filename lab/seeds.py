@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 from lab.engines.base import GATEWAY_PORT
 from lab.errors import LabError
+from lab.routing import behind, leads_on, tunnel_prefixes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from lab.topology import Node, Topology
 
@@ -64,7 +65,7 @@ def _workshop(topology: Topology) -> Path:
 def config(topology: Topology, gateway: Node) -> str:
     """Render a gateway's configuration: every gateway of the lab that it meets is a peer."""
     lines = [
-        f"# {gateway.name} of the lab {topology.name}, written by `lab up`.",
+        first_line(topology, gateway),
         f"name = {_toml(gateway.name)}",
         "",
         "[identity]",
@@ -85,24 +86,34 @@ def config(topology: Topology, gateway: Node) -> str:
     if gateway.dataplane:
         lines += ["", "[dataplane]"]
         lines += [f"{key} = {value}" for key, value in gateway.dataplane.items()]
-    for peer in peers(topology, gateway):
+    for peer in topology.peers(gateway):
         lines += ["", f"[peers.{peer.name}]"]
         if peer.name in gateway.connects:
             address = peer.address_on(topology.wan_of(peer).name)
             lines.append(f"connect = {_toml(f'{address}:{GATEWAY_PORT}')}")
-        own = [str(prefix) for prefix in topology.networks[peer.site or ""].prefixes]
-        own += [f"{address.ip}/{address.max_prefixlen}" for address in peer.tunnel]
-        lines.append(f"prefixes = {_toml(own)}")
+        prefixes = behind(topology, gateway, peer) + tunnel_prefixes(topology, gateway, peer)
+        lines.append(f"prefixes = {_toml([str(prefix) for prefix in prefixes])}")
+        if leads_on(topology, gateway):
+            lines.append("transit = true")
     return "\n".join(lines) + "\n"
 
 
-def peers(topology: Topology, gateway: Node) -> Sequence[Node]:
-    """Return the gateways that this one meets: it connects to them, or they to it."""
-    return [
-        other
-        for other in topology.gateways
-        if other.name in gateway.connects or gateway.name in other.connects
-    ]
+def first_line(topology: Topology, gateway: Node) -> str:
+    """Return the line that says for which lab, and which gateways of it, a file was written."""
+    names = ", ".join(node.name for node in topology.gateways)
+    return f"# {gateway.name} of the lab {topology.name} ({names}), written by `lab up`."
+
+
+def outdated(text: str | None, topology: Topology, gateway: Node) -> bool:
+    """Say whether `lab up` wrote this file for other gateways than the topology has, or none did.
+
+    Whatever a person made of the rest of it stays.
+    """
+    if text is None:
+        return True
+    line = text.partition("\n")[0]
+    ours = line.startswith(f"# {gateway.name} of the lab ") and line.endswith("by `lab up`.")
+    return ours and line != first_line(topology, gateway)
 
 
 def _toml(value: object) -> str:

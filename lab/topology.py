@@ -1,8 +1,12 @@
 """compose.yaml -> Topology: nodes, networks and addresses as frozen values. Pure.
 
 `parse(text, environment)` reads the Compose file as Compose does (anchors, merge keys,
-`${VAR:-default}`) and keeps what the lab needs of it; `load(path)` only adds the file. Whatever is
-wrong raises `TopologyError` with the file and the dotted key.
+`${VAR:-default}`, profiles) and keeps what the lab needs of it; `load(path)` only adds the file.
+Whatever is wrong raises `TopologyError` with the file and the dotted key.
+
+A node whose profile is not active is *dormant*: it is no part of the topology, nor is a network
+that only routers and dormant nodes are attached to. So a lab of two sites is what it would be if
+the file had no other.
 
 Not here: routes (`routing.py`), configuration of gateways (`seeds.py`), anything that runs.
 """
@@ -11,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import (
     IPv4Interface,
@@ -29,7 +33,7 @@ import yaml
 from lab.errors import TopologyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 Cidr: TypeAlias = IPv4Interface | IPv6Interface
@@ -74,7 +78,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One machine. `tunnel`, `listens`, `connects` and `dataplane` are a gateway's own."""
+    """One machine. `tunnel` and all that follows are a gateway's own, but for `profiles`."""
 
     name: str
     role: Role
@@ -83,8 +87,12 @@ class Node:
     tunnel: tuple[Cidr, ...] = ()
     listens: bool = False
     connects: tuple[str, ...] = ()
+    transit: bool = False
+    """A hub: what one of its peers sends may go on to another."""
     dataplane: Mapping[str, str] = field(default_factory=dict)
     """What its configuration says under [dataplane]: key and value as TOML has them."""
+    profiles: tuple[str, ...] = ()
+    """It is part of the lab when one of these is active, or when it has none."""
 
     def port_on(self, network: str) -> Port:
         """Return the port on `network`; KeyError when the node has none there."""
@@ -106,6 +114,8 @@ class Topology:
     networks: Mapping[str, Network]
     nodes: Mapping[str, Node]
     file: str = "compose.yaml"
+    dormant: Mapping[str, Node] = field(default_factory=dict)
+    """The nodes whose profiles are not active."""
 
     def by_role(self, role: Role) -> tuple[Node, ...]:
         """All nodes of one role, in the order of the file."""
@@ -134,12 +144,24 @@ class Topology:
         """Return the WAN that a gateway is attached to."""
         return next(self.networks[p.network] for p in gateway.ports if p.network != gateway.site)
 
+    def peers(self, gateway: Node) -> tuple[Node, ...]:
+        """Return the gateways that one meets: it connects to them, or they to it."""
+        return tuple(
+            other
+            for other in self.gateways
+            if other.name in gateway.connects or gateway.name in other.connects
+        )
+
     def full_name(self, part: str) -> str:
         """Return a node's or network's name on this machine: unique across labs side by side."""
         return f"{self.name}-{part}"
 
 
-def load(path: Path, environment: Mapping[str, str] | None = None) -> Topology:
+def load(
+    path: Path,
+    environment: Mapping[str, str] | None = None,
+    profiles: Collection[str] = (),
+) -> Topology:
     """Read the topology from `path`; variables come from `environment` (default: the process's)."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -152,11 +174,17 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Topology:
         raise TopologyError(
             str(path), "", f"not UTF-8 at byte {error.start}; save it as UTF-8"
         ) from None
-    return parse(text, os.environ if environment is None else environment, file=str(path))
+    variables = os.environ if environment is None else environment
+    return parse(text, variables, str(path), profiles)
 
 
-def parse(text: str, environment: Mapping[str, str], file: str = "compose.yaml") -> Topology:
-    """Read the topology from the text of a Compose file."""
+def parse(
+    text: str,
+    environment: Mapping[str, str],
+    file: str = "compose.yaml",
+    profiles: Collection[str] = (),
+) -> Topology:
+    """Read the topology from the text of a Compose file, with these profiles active."""
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -167,9 +195,23 @@ def parse(text: str, environment: Mapping[str, str], file: str = "compose.yaml")
     name = check_name(top.text("name", DEFAULT_NAME), f"{file}: name")
     networks = {key: _network(key, reader) for key, reader in top.sub("networks").items()}
     nodes = {key: _node(key, reader, networks) for key, reader in top.sub("services").items()}
-    topology = Topology(name, networks, nodes, file)
+    topology = _awake(Topology(name, networks, nodes, file), frozenset(profiles))
     _validate(topology)
     return topology
+
+
+def _awake(whole: Topology, profiles: frozenset[str]) -> Topology:
+    """Leave out the dormant nodes, what only they need, and every word about them."""
+    nodes = {n.name: n for n in whole.nodes.values() if not n.profiles or profiles & {*n.profiles}}
+    dormant = {name: node for name, node in whole.nodes.items() if name not in nodes}
+    there = {p.network for n in nodes.values() if n.role is not Role.ROUTER for p in n.ports}
+    gone = {p.network for node in dormant.values() for p in node.ports} - there
+    for name, node in nodes.items():
+        ports = tuple(port for port in node.ports if port.network not in gone)
+        connects = tuple(peer for peer in node.connects if peer not in dormant)
+        nodes[name] = replace(node, ports=ports, connects=connects)
+    networks = {name: network for name, network in whole.networks.items() if name not in gone}
+    return replace(whole, nodes=nodes, networks=networks, dormant=dormant)
 
 
 def check_name(name: str, where: str = "LAB_NAME") -> str:
@@ -203,6 +245,12 @@ class _Reader:
             raise self.error(key, "is missing")
         if not isinstance(value, str):
             raise self.error(key, f"must be text, not {value!r}")
+        return value
+
+    def truth(self, key: str) -> bool:
+        value = self.value.get(key, False)
+        if not isinstance(value, bool):
+            raise self.error(key, f"must be true or false, not {value!r}")
         return value
 
     def texts(self, key: str) -> list[str]:
@@ -299,9 +347,6 @@ def _node(name: str, reader: _Reader, networks: Mapping[str, Network]) -> Node:
             tunnel.append(ip_interface(text))
         except ValueError as error:
             raise lab.error(f"tunnel[{index}]", f"{error}; write 10.0.4.1/24") from None
-    listens = lab.get("listens", False)
-    if not isinstance(listens, bool):
-        raise lab.error("listens", f"must be true or false, not {listens!r}")
     site = lab.text("site") if role is not Role.ROUTER else None
     dataplane = {}
     for word in lab.text("dataplane", "").split():
@@ -309,8 +354,18 @@ def _node(name: str, reader: _Reader, networks: Mapping[str, Network]) -> Node:
         if not sign or not _SETTING.fullmatch(value):
             raise lab.error("dataplane", f"{word!r} is no setting; write udp_gso=false")
         dataplane[key] = value
-    connects = tuple(lab.texts("connects"))
-    return Node(name, role, site, tuple(ports), tuple(tunnel), listens, connects, dataplane)
+    return Node(
+        name,
+        role,
+        site,
+        tuple(ports),
+        tuple(tunnel),
+        listens=lab.truth("listens"),
+        connects=tuple(lab.texts("connects")),
+        transit=lab.truth("transit"),
+        dataplane=dataplane,
+        profiles=tuple(reader.texts("profiles")),
+    )
 
 
 def _addresses(attachment: _Reader, network: Network) -> tuple[Cidr, ...]:

@@ -24,8 +24,12 @@ _COUNTER = itertools.count(1)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn a skip into a failure in CI."""
+    """Turn a skip into a failure in CI; let what was captured pass between processes (xdist)."""
     report = yield
+    report.sections = [
+        (title, text.encode("utf-8", "backslashreplace").decode())
+        for title, text in report.sections
+    ]
     asked = "docker" in item.config.getoption("markexpr", "").replace("not docker", "")
     exempt = item.get_closest_marker("docker") is not None and not asked
     skipped = report.skipped and not exempt and not hasattr(report, "wasxfail")

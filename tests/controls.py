@@ -9,21 +9,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway import config as configuration
-from gateway import pki
+from gateway import link, pki
 from gateway.control.channel import Channel
 from gateway.control.connector import Connector
 from gateway.control.dataplane import DataPlaneError
+from gateway.control.events import Events
 from gateway.control.peers import Peers
 from gateway.control.server import Server
 from gateway.credentials import Credentials
 from gateway.errors import GatewayError
-from gateway.protocol.handshake import Initiator, Install, Party, Send
+from gateway.protocol.handshake import Initiator, Party
+from gateway.protocol.machine import Install, Send
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    from gateway import link
+    from tests.planes import Plane
 
 
 @dataclass
@@ -31,10 +34,12 @@ class RecordedDataPlane:
     """Says yes to everything, unless told otherwise, and remembers the order."""
 
     events: list[tuple[str, Any]] = field(default_factory=list)
+    said: list[link.Options] = field(default_factory=list)
     shapes: list[link.Shape] = field(default_factory=list)
     live: dict[int, dict[str, Any]] = field(default_factory=dict)
     refuse: str | None = None
     ready: bool = True
+    names: AbstractSet[str] = frozenset()
     on_install: Callable[[], None] = lambda: None
     counters: dict[str, link.PeerCounters] = field(default_factory=dict)
     drops: dict[str, int] = field(default_factory=dict)
@@ -55,14 +60,46 @@ class RecordedDataPlane:
         self.live.pop(index, None)
         self.events.append(("retire", index))
 
-    async def set_routes(self, entries: Iterable[tuple[str, str]]) -> None:
-        self.events.append(("routes", sorted(entries)))
+    async def set_routes(self, entries: Iterable[tuple[str, str | None]]) -> None:
+        if self.refuse == "routes":
+            raise DataPlaneError("refused by the test")
+        self.events.append(("routes", sorted(entries, key=str)))
 
     def shape(self, shape: link.Shape) -> None:
         self.shapes.append(shape)
 
+    def options(self, options: link.Options) -> None:
+        self.said.append(options)
+
+    async def forget(self, peer: str) -> None:
+        self.live = {i: one for i, one in self.live.items() if one["peer"] != peer}
+        self.events.append(("forget", peer))
+
     async def report(self) -> None:
         pass
+
+
+class Carrying(RecordedDataPlane):
+    """Records its orders, and has them carried out by a data plane on fakes."""
+
+    def __init__(self, plane: Plane, towards: Plane, prefixes: dict[str, list[str]]) -> None:
+        super().__init__()
+        self.plane = plane
+        self._towards = towards
+        plane.route(prefixes)
+
+    async def install(self, **session: Any) -> None:
+        await super().install(**session)
+        session["endpoint"] = self._towards.endpoint  # both sides are the loopback's to TLS
+        assert self.plane.order(link.Install, **session) is None
+
+    async def activate(self, index: int) -> None:
+        await super().activate(index)
+        assert self.plane.order(link.Activate, index=index) is None
+
+    async def retire(self, index: int) -> None:
+        await super().retire(index)
+        assert self.plane.order(link.Retire, index=index) is None
 
 
 @dataclass
@@ -70,6 +107,8 @@ class RecordedKernel:
     """Routes as they would stand."""
 
     routes: set[str] = field(default_factory=set)
+    covered: set[str] = field(default_factory=set)
+    own: set[Any] = field(default_factory=set)
     refuse: bool = False
 
     async def add_routes(self, prefixes: Iterable[Any]) -> None:
@@ -82,6 +121,16 @@ class RecordedKernel:
             raise GatewayError("refused by the test")
         self.routes -= {str(prefix) for prefix in prefixes}
 
+    async def own_networks(self) -> set[Any]:
+        return self.own
+
+    async def cover(self, prefixes: Iterable[Any]) -> None:
+        wanted = {str(prefix) for prefix in prefixes}
+        if self.refuse and wanted - self.covered:
+            raise GatewayError("refused by the test")
+        self.covered = wanted
+        self.routes &= wanted
+
     async def set_routes(self, prefixes: Iterable[Any]) -> None:
         self.routes = {str(prefix) for prefix in prefixes}
 
@@ -93,11 +142,13 @@ class Side:
         self.config = configuration.load(file)
         self.credentials = Credentials(self.config)
         self.dataplane, self.kernel = RecordedDataPlane(), RecordedKernel()
+        self.events = Events()
         self.peers = Peers(
             self.config,
             self.credentials.trusts,
             self.dataplane,  # type: ignore[arg-type]
             self.kernel,  # type: ignore[arg-type]
+            self.events,
         )
         self.server = Server(
             self.config,
@@ -105,6 +156,7 @@ class Side:
             self.credentials.server,
             self.dataplane,  # type: ignore[arg-type]
             self.peers,
+            events=self.events,
         )
         (self.peer,) = self.peers.all.values()
         self.port = port
@@ -112,14 +164,13 @@ class Side:
     def use(self, dataplane: RecordedDataPlane) -> None:
         """Have another data plane, before anything is installed."""
         self.dataplane = dataplane
-        self.peers._dataplane = self.server._dataplane = dataplane  # type: ignore[assignment]
+        self.peers.dataplane = self.server._dataplane = dataplane  # type: ignore[assignment]
 
     def connector(self, to: Side) -> Connector:
         return Connector(
             self.peer,
             configuration.Address("127.0.0.1", to.port),
-            self.credentials.clients[self.peer.name],
-            config=self.config,
+            self.credentials.client(self.peer.trust),
             identity=self.credentials.identity,
             dataplane=self.dataplane,  # type: ignore[arg-type]
             peers=self.peers,
@@ -179,20 +230,22 @@ def play(story: Callable[[Side, Side], Awaitable[None]], folder: Path) -> None:
 async def meet(dialler: Side, listener: Side) -> None:
     """One dial, up to a session on both sides."""
     before = listener.peer.session
+    spoken = (None, dialler.peer.conversation, listener.peer.conversation)
     channel = await dialler.connector(listener)._dial()
-    task = asyncio.create_task(dialler.peers.serve(dialler.peer, channel))
+    task = asyncio.create_task(dialler.peers.serve(dialler.peer, channel, dialled=True))
     background.add(task)
     task.add_done_callback(background.discard)
     await until(lambda: listener.peer.session not in (None, before))
+    await until(lambda: all(side.peer.conversation not in spoken for side in (dialler, listener)))
 
 
-background: set[asyncio.Task[str]] = set()
+background: set[asyncio.Task[None]] = set()
 
 
 async def trusted(side: Side, to: Side) -> Channel:
     """A channel of a peer whose certificate is good, and whose program is not ours."""
     sock = socket.create_connection(("127.0.0.1", to.port))
-    return await Channel.open(sock, side.credentials.clients[side.peer.name])
+    return await Channel.open(sock, side.credentials.client(side.peer.trust))
 
 
 async def shake_hands(b: Side, a: Side) -> Channel:

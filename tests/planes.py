@@ -15,7 +15,9 @@ from gateway.dataplane.loop import BURST
 from gateway.dataplane.outbound import Outbound
 from gateway.dataplane.sessions import Directory, Peer, Session
 from gateway.dataplane.tun import FakeTun
-from gateway.dataplane.udp import FakeUdp
+from gateway.dataplane.udp import Address, FakeUdp, plain
+from gateway.dataplane.upkeep import Upkeep
+from gateway.protocol.keepalive import BEAT
 from gateway.protocol.suites import SUITES, Transform
 from gateway.protocol.wire import DATAGRAM_SIZE, HEADER_SIZE, MAX_FRAGMENTS, Buffer
 from tests.packets import frame, ipv4, record
@@ -66,17 +68,23 @@ class Plane:
         self.udp.gro = switches.gro
         self.directory = Directory(span, datagram_size)
         self.heard: list[int] = []
+        self.moved: list[tuple[str, int]] = []
         self.outbound = Outbound(self.tun, self.udp, self.directory, gso=switches.gso)
         self.inbound = Inbound(
             self.tun,
             self.udp,
             self.directory,
             lambda session: self.heard.append(session.index),
+            lambda session: self.moved.append(plain(session.endpoint)),
             tun_offload=switches.tun_offload,
         )
-        self.commands = Commands(self.directory, self.outbound, self.inbound, self.udp.family)
-        self._numbers = itertools.count(1)
         self.now = 1000.0
+        self.commands = Commands(
+            self.directory, self.outbound, self.inbound, self.udp.family, lambda: self.now
+        )
+        self.told: list[link.Up] = []
+        self.upkeep = Upkeep(self.directory, self.commands, self.outbound, self.told.append)
+        self._numbers = itertools.count(1)
 
     def order(self, kind: Any, **fields: Any) -> str | None:
         """Carry out one order of control; the error of its acknowledgement."""
@@ -107,6 +115,14 @@ class Plane:
             self.transmit()
         while self.udp.arrived:
             self.receive()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the loop come by at each beat and each second, for so long."""
+        for beat in range(round(seconds / BEAT)):
+            self.now += BEAT
+            if beat % 4 == 3:
+                self.upkeep.second(self.now)
+            self.upkeep.beat(self.now)
 
     def peer(self) -> Peer:
         """Return the only peer that has a name here."""
@@ -188,7 +204,7 @@ def of(datagrams: int, tail: int = 0) -> bytes:
     return frame(ipv4("10.10.10.3", "10.10.9.3", bytes(datagrams * FULL + tail - 16 - 12 - 20)))
 
 
-def arrive(b: Plane, *datagrams: bytes, source: tuple[str, int] = ("192.0.2.1", 55555)) -> None:
+def arrive(b: Plane, *datagrams: bytes, source: Address = ("192.0.2.1", 55555)) -> None:
     """Let them arrive at once: with GRO in runs, as far as they are alike."""
     b.udp.arrived += [(one, source) for one in datagrams]
     b.work()

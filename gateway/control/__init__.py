@@ -5,4 +5,5 @@ sessions.py    one handshake, either side           connector.py  connections th
 peers.py       every peer, from state to state      admin.py      commands of this machine's people
 peer.py        one peer's state                     plane.py      all of it, started and ended
 dataplane.py   the other plane, seen from here      paths.py      reports, and what they change
+admission.py   who may begin a handshake
 """

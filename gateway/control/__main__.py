@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--listen-fd", type=int)
     parser.add_argument("--uid", type=int, required=True)
     parser.add_argument("--gid", type=int, required=True)
+    parser.add_argument("--log-format", choices=logs.FORMATS, default="text")
     options = parser.parse_args()
     # ^C and systemd's TERM reach every process; the order to stop comes over the leash.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -47,9 +48,9 @@ def main() -> int:
     listening = None if options.listen_fd is None else socket.socket(fileno=options.listen_fd)
     try:
         config = configuration.load(options.config)
-        logs.set_up(config.name, "control")
+        logs.set_up(config.name, "control", options.log_format)
         credentials = Credentials(config)
-        _load_what_loads_late()
+        _load_what_loads_late(metrics=config.metrics is not None)
         drop_to(options.uid, options.gid, keep=frozenset({CAP_NET_ADMIN}))
         asyncio.run(_run(config, credentials, leash, listening, admin))
     except GatewayError as error:
@@ -60,10 +61,12 @@ def main() -> int:
         return 70
 
 
-def _load_what_loads_late() -> None:
+def _load_what_loads_late(*, metrics: bool) -> None:
     """After the drop Python's files may be unreadable: the project can live in a 0700 home."""
     for module in ("concurrent.futures.thread", "encodings.idna"):  # name resolution needs them
         importlib.import_module(module)
+    if metrics:  # 10 MB and 50 ms that nobody pays who does not ask
+        importlib.import_module("gateway.control.metrics")
     # `cryptography` imports its backend at the first use: exchange keys once with ourselves.
     offer = keys.Offer()
     keys.derive(bytes(keys.HASH_LENGTH), keys.answer(offer.x25519, offer.mlkem).secret, "")

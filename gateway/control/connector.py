@@ -1,8 +1,9 @@
 """Connections that we open: dial a peer, and dial again, for ever.
 
-The name is resolved anew each time. A pause of 0.5 s grows by half to at most 3 s, each with up to
-a fifth of jitter, so that many gateways do not come back in step. A failure is logged when it
-differs from the last one: a peer that is down for a night is one line.
+The name is resolved anew each time. A pause is a twentieth of how long the peer has been away, from
+0.5 s to 30 s, with up to a fifth of jitter, so that many gateways do not come back in step: nobody
+waits for more than a little of what the outage lasted anyway. A failure is told when it differs
+from the last one: a peer that is down for a night is one line.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.control.channel import Channel
 from gateway.control.dataplane import DataPlaneError
-from gateway.control.server import HANDSHAKE_WITHIN
-from gateway.control.sessions import HandshakeError, negotiate
+from gateway.control.events import Kind
+from gateway.control.sessions import HandshakeError, boottime, negotiate
 from gateway.identity import Refused, authenticate, explain
 from gateway.protocol.handshake import Initiator, Party
 from gateway.protocol.messages import MalformedError
 
 if TYPE_CHECKING:
-    from gateway.config import Address, Config
+    from gateway.config import Address
     from gateway.control.dataplane import DataPlane
     from gateway.control.peer import Peer
     from gateway.control.peers import Peers
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DIAL_WITHIN: Final = 3.0  # seconds for TCP alone
-FIRST_PAUSE: Final = 0.5  # seconds
-LONGEST_PAUSE: Final = 3.0  # seconds
-GROWTH: Final = 1.5
+SHORTEST_PAUSE: Final = 0.5  # seconds
+LONGEST_PAUSE: Final = 30.0  # seconds
+SHARE: Final = 0.05  # of the outage so far
 JITTER: Final = 0.2  # of the pause
 
 
@@ -49,7 +50,6 @@ class Connector:
         address: Address,
         context: ssl.SSLContext,
         *,
-        config: Config,
         identity: Identity,
         dataplane: DataPlane,
         peers: Peers,
@@ -57,34 +57,34 @@ class Connector:
         self._peer = peer
         self._address = address
         self._context = context
-        self._config = config
         self._identity = identity
         self._dataplane = dataplane
         self._peers = peers
 
     async def run(self) -> None:
         """Keep the peer connected for as long as it is wanted."""
-        pause = FIRST_PAUSE
+        away_since = boottime()
         while True:
             while not (self._peer.wanted and self._peer.channel is None and self._dataplane.ready):
                 await self._change(pause=1.0)
+                away_since = boottime()
             try:
                 channel = await self._dial()
             except (HandshakeError, Refused, MalformedError, DataPlaneError) as error:
                 self._failed(_line(error))
                 if isinstance(error, HandshakeError) and error.code == "disconnected":
-                    await self._peers.end_session(self._peer)  # it was told to; ours is void
+                    # It was told to; ours is void.
+                    await self._peers.end_session(self._peer, "the peer was told to disconnect")
             except (OSError, EOFError, ssl.SSLError) as error:
                 self._failed(explain(error))
             except Exception as error:
                 log.exception("peer %s: a dial failed; this is a bug", self._peer.name)
                 self._failed(f"a bug: {error!r}")
             else:
-                pause = FIRST_PAUSE
-                why = await self._peers.serve(self._peer, channel)
-                log.info("peer %s: control connection ended: %s", self._peer.name, why)
+                await self._peers.serve(self._peer, channel, dialled=True)
+                away_since = boottime()
+            pause = pause_after(boottime() - away_since)
             await self._change(pause * (1 + random.random() * JITTER))  # noqa: S311 - no secret
-            pause = min(pause * GROWTH, LONGEST_PAUSE)
 
     async def _change(self, pause: float) -> None:
         """Sleep, but not past a change of the peer."""
@@ -100,7 +100,7 @@ class Connector:
         sock = await self._tcp()
         channel: Channel | None = None
         try:
-            async with asyncio.timeout(HANDSHAKE_WITHIN):
+            async with asyncio.timeout(self._peers.config.handshake.deadline):
                 channel = await Channel.open(sock, self._context)
                 await self._greet(channel)
         except BaseException:
@@ -113,7 +113,7 @@ class Connector:
     async def _tcp(self) -> socket.socket:
         """A connection to the first of the peer's addresses that answers."""
         loop = asyncio.get_running_loop()
-        ours = ipaddress.ip_address(self._config.listen.address)
+        ours = ipaddress.ip_address(self._peers.config.listen.address)
         family = socket.AF_INET if ours.version == 4 else socket.AF_INET6
         if ours == ipaddress.IPv6Address("::"):
             family = socket.AF_UNSPEC
@@ -149,10 +149,10 @@ class Connector:
         # Before a byte is written: a stranger must not even read our hello.
         certificate = authenticate(peer.name, peer.trust, channel.tls, datetime.now(UTC))
         own = Party(
-            self._config.name,
+            self._peers.config.name,
             self._identity.sha256,
             self._peers.new_index(),
-            self._config.listen.port,
+            self._peers.config.listen.port,
         )
         machine = Initiator(own, peer.name, certificate, peer.config.suites)
         peer.greeting = True
@@ -163,6 +163,7 @@ class Connector:
                 machine.start(),
                 self._dataplane,
                 peer=peer.name,
+                lifetime=self._peers.config.timers.lifetime,
                 establish=lambda session: self._peers.establish(peer, channel, session),
             )
         finally:
@@ -171,8 +172,16 @@ class Connector:
 
     def _failed(self, why: str) -> None:
         if why != self._peer.error and self._peer.wanted:
-            log.warning("peer %s at %s: %s; trying again", self._peer.name, self._address, why)
+            self._peers.events.emit(
+                Kind.DIAL_FAILED, f"at {self._address}: {why}; trying again",
+                peer=self._peer.name, warning=True, address=str(self._address),
+            )  # fmt: skip
         self._peer.error = why
+
+
+def pause_after(away: float) -> float:
+    """Seconds to the next dial of a peer that has been away for so long."""
+    return min(max(SHARE * away, SHORTEST_PAUSE), LONGEST_PAUSE)
 
 
 def _line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import itertools
 import logging
 from collections import deque
@@ -22,6 +23,7 @@ from gateway.protocol.drops import Drop
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Set as AbstractSet
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +45,26 @@ class DataPlane:
         *,
         ready: Callable[[link.Ready], None],
         heard: Callable[[int], None],
-        counted: Callable[[Collection[str]], None],
+        counted: Callable[[AbstractSet[str]], None],
+        moved: Callable[[int, link.Endpoint], None],
+        expired: Callable[[int], None],
         broken: Callable[[], None],
     ) -> None:
         """`ready` is called once on each new link, `heard` for a session's first record.
 
         `counted`: the counters of these peers are new, with a full second. Those that we asked for
         come at any time, with losses that are not counted yet.
+        `moved`: a session's peer sends from elsewhere. `expired`: a session is destroyed.
         `broken`: we dropped the link because of what came over it; only a new one can help.
         Counters of other names than `peers`, and of drops that we do not know, are ignored.
         """
-        self._names = frozenset(peers)
+        self.names: AbstractSet[str] = frozenset(peers)
+        """Of peers that exist."""
         self._on_ready = ready
         self._on_heard = heard
         self._on_counted = counted
+        self._on_moved = moved
+        self._on_expired = expired
         self._on_broken = broken
         self._link: socket.socket | None = None
         self._numbers = itertools.count(1)
@@ -95,6 +103,7 @@ class DataPlane:
         receive_key: bytes,
         send_key: bytes,
         endpoint: link.Endpoint,
+        lifetime: float,
     ) -> None:
         """Give a session and its keys. It can receive when this returns."""
         await self._request(
@@ -107,6 +116,7 @@ class DataPlane:
                 receive_key=receive_key,
                 send_key=send_key,
                 endpoint=endpoint,
+                lifetime=lifetime,
             )
         )
 
@@ -119,8 +129,8 @@ class DataPlane:
         with contextlib.suppress(DataPlaneError):
             await self._request(lambda seq: link.Retire(seq=seq, index=index))
 
-    async def set_routes(self, entries: Iterable[tuple[str, str]]) -> None:
-        """Replace the whole table of (prefix, peer)."""
+    async def set_routes(self, entries: Iterable[tuple[str, str | None]]) -> None:
+        """Replace the whole table of (prefix, peer); None for a prefix of our own site."""
         table = list(entries)
         for start in range(0, len(table), link.ROUTES_A_BATCH):
             self._send(link.Routes(entries=table[start : start + link.ROUTES_A_BATCH]))
@@ -130,6 +140,16 @@ class DataPlane:
         """Say how records to a peer may be. A data plane that is gone need not know."""
         with contextlib.suppress(DataPlaneError):
             self._send(shape)
+
+    def options(self, options: link.Options) -> None:
+        """Say what the configuration says of a peer. A data plane that is gone need not know."""
+        with contextlib.suppress(DataPlaneError):
+            self._send(options)
+
+    async def forget(self, peer: str) -> None:
+        """Forget a peer. A data plane that is gone has forgotten it."""
+        with contextlib.suppress(DataPlaneError):
+            await self._request(lambda seq: link.Forget(seq=seq, peer=peer))
 
     async def report(self) -> None:
         """Bring `counters` and `drops` up to this moment."""
@@ -215,7 +235,7 @@ class DataPlane:
                 else:
                     answer.set_exception(DataPlaneError(message.error))
             case link.Counters():
-                known = self._names & message.peers.keys()
+                known = self.names & message.peers.keys()
                 for name in known:
                     counters = message.peers[name]
                     drops = _known(counters.drops)
@@ -225,6 +245,10 @@ class DataPlane:
                     self._on_counted(known)
             case link.Heard():
                 self._on_heard(message.index)
+            case link.Moved():
+                self._on_moved(message.index, _numeric(message.endpoint))
+            case link.Expired():
+                self._on_expired(message.index)
 
     def _detach(self, why: str) -> None:
         end, self._link = self._link, None
@@ -241,6 +265,14 @@ class DataPlane:
                 answer.set_exception(DataPlaneError(why))
         self.counters = {}
         self.drops = {}
+
+
+def _numeric(endpoint: link.Endpoint) -> link.Endpoint:
+    """An endpoint ends up in logs and in new sessions: only an address. Raises LinkError."""
+    try:
+        return str(ipaddress.ip_address(endpoint[0])), endpoint[1]
+    except ValueError:
+        raise link.LinkError("an endpoint that is no address") from None
 
 
 def _known(drops: dict[str, int]) -> dict[str, int]:

@@ -22,8 +22,9 @@ from gateway.protocol.path import Path, Sent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
-    from gateway.config import Config
+    from gateway import config as configuration
     from gateway.control.channel import Channel
     from gateway.control.dataplane import DataPlane
 
@@ -67,12 +68,22 @@ class PeerPath:
 class Paths:
     """The ways to all peers."""
 
-    def __init__(self, config: Config, dataplane: DataPlane) -> None:
+    def __init__(
+        self, limits: configuration.DataPlane, dataplane: DataPlane, names: Iterable[str]
+    ) -> None:
         self._dataplane = dataplane
-        limits = config.dataplane
-        self._all = {
-            name: PeerPath(name, limits.max_span, limits.datagram_size) for name in config.peers
-        }
+        self._limits = limits
+        self._all: dict[str, PeerPath] = {}
+        for name in names:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        """There is a new peer."""
+        self._all[name] = PeerPath(name, self._limits.max_span, self._limits.datagram_size)
+
+    def remove(self, name: str) -> None:
+        """A peer is gone."""
+        self._all.pop(name, None)
 
     def connected(self, name: str, endpoint: str) -> None:
         """A peer's control connection is new."""
@@ -87,10 +98,10 @@ class Paths:
         if report is not None:
             path.reported(report)
 
-    def counted(self, names: Iterable[str]) -> None:
+    def counted(self, names: AbstractSet[str]) -> None:
         """Our data plane's totals of these peers are new."""
         now = boottime()
-        for name in names:
+        for name in names & self._all.keys():
             counters, known = self._dataplane.counters[name], self._all[name]
             sent = Sent(counters.tx_records, counters.tx_large, counters.tx_unsent)
             known.path.judge(sent, now)

@@ -2,8 +2,9 @@
 
     waiting       it dials us, no session yet          connecting    we dial, no session yet
     established   a session; data flows                disconnected  taken down by command
+    dead          a session, and nothing heard for `dead_after` though we send
 
-Who changes it: peers.py, and connector.py for `greeting` and `error`.
+Who changes it: peers.py, connector.py for `greeting` and `error`, conversation.py for `rtt`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from gateway.control.sessions import boottime
 from gateway.link import PeerCounters
+from gateway.protocol.epoch import Liveness
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from gateway import config
     from gateway.control.channel import Channel
+    from gateway.control.conversation import Conversation
     from gateway.control.sessions import Session
     from gateway.identity import Trust
 
@@ -26,22 +29,35 @@ if TYPE_CHECKING:
 class Peer:
     """One peer: its configuration, and what stands with it now."""
 
-    def __init__(self, config: config.Peer, trust: Trust) -> None:
+    def __init__(self, config: config.Peer, trust: Trust, timers: config.Timers) -> None:
         self.config = config
+        self.timers = timers
         self.name = config.name
         self.trust = trust
         self.wanted = True
         self.session: Session | None = None
         # Sessions of a control plane before us, until one of ours replaces them.
         self.orphans: list[int] = []
-        # What the session replaced last: one generation, so that nobody can pile them up.
-        self.fading: list[int] = []
+        # Sessions that were replaced, the oldest first, with the timer of their end, if it runs.
+        self.fading: dict[int, object | None] = {}
+        # One that the peer may send on, and that we may not yet: see `Peers.keep_coming`.
+        self.coming: Session | None = None
         self.channel: Channel | None = None
+        self.conversation: Conversation | None = None
+        self.liveness = Liveness(timers.dead_after)
+        self.rtt: float | None = None  # seconds, of the control ping
+        self.rekeys = 0
+        self.moves = 0
         self.routed = False  # packets to it belong into the tunnel
         self.greeting = False  # our own dial is between its hello and its end
         self.error: str | None = None
         self.lock = asyncio.Lock()
         self.changed = asyncio.Event()
+
+    def set_timers(self, timers: config.Timers) -> None:
+        """The configuration changed."""
+        self.timers = timers
+        self.liveness.dead_after = timers.dead_after
 
     @property
     def state(self) -> str:
@@ -49,7 +65,7 @@ class Peer:
         if not self.wanted:
             return "disconnected"
         if self.session is not None:
-            return "established"
+            return "dead" if self.liveness.dead else "established"
         return "waiting" if self.config.connect is None else "connecting"
 
     @property
@@ -60,7 +76,8 @@ class Peer:
     @property
     def indices(self) -> list[int]:
         """All sessions that the data plane holds for it."""
-        return [*self.fading, *self.current]
+        coming = [] if self.coming is None else [self.coming.index]
+        return [*self.fading, *coming, *self.current]
 
     @property
     def prefixes(self) -> list[str]:
@@ -81,13 +98,22 @@ class Peer:
             "suite": session.suite if session else None,
             "session": f"{session.index:#010x}" if session else None,
             "age": round(now - session.since, 1) if session else None,
+            "expires": round(session.since + self.timers.lifetime - now, 1) if session else None,
+            "rekeys": self.rekeys,
+            "moves": self.moves,
+            "rtt": round(self.rtt, 6) if self.rtt is not None else None,
             "heard": round(now - counted.heard, 1) if counted.heard is not None else None,
             "prefixes": self.prefixes,
             "rx_packets": counted.rx_packets,
             "rx_bytes": counted.rx_bytes,
+            "rx_records": counted.rx_records,
+            "rx_datagrams": counted.rx_datagrams,
             "tx_packets": counted.tx_packets,
             "tx_bytes": counted.tx_bytes,
+            "tx_records": counted.tx_records,
+            "tx_datagrams": counted.tx_datagrams,
             "lost": counted.rx_lost,
+            "unsent": counted.tx_unsent,
             "span": counters.span if counters else None,
             "datagram": counters.datagram_size if counters else None,
             "drops": counted.drops,

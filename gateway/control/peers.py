@@ -1,11 +1,13 @@
 """The only hands on peers' sessions and routes: the steps from one state of a peer to another.
 
 A session outlives its control channel: the data plane needs none to go on. It ends when the peer
-says goodbye, when a command says so, or when its data plane dies (its keys die with it, and are
-never installed twice). One that a new handshake replaced *fades*: nothing is sent on it any more,
-but the peer's records still open on it for `OVERLAP` seconds.
+says goodbye, when a command says so, when its keys expire, or when its data plane dies (its keys
+die with it, and are never installed twice). One that new keys replaced *fades*: nothing is sent on
+it any more, but the peer's records still open on it until `OVERLAP` after the first one that opened
+on the new keys.
 
-Not here: how a channel comes about (server.py, connector.py), a peer's states (peer.py).
+Not here: how a channel comes about (server.py, connector.py), what is said on one
+(conversation.py), a peer's states (peer.py).
 """
 
 from __future__ import annotations
@@ -15,24 +17,26 @@ import contextlib
 import logging
 import secrets
 import ssl
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway import link
+from gateway.config import Address
 from gateway.control.channel import LINGER
+from gateway.control.conversation import Conversation
 from gateway.control.dataplane import DataPlaneError
+from gateway.control.events import Events, Kind
 from gateway.control.paths import Paths
 from gateway.control.peer import Peer
 from gateway.control.sessions import HandshakeError, boottime
 from gateway.errors import GatewayError
-from gateway.identity import explain
-from gateway.protocol import messages
-from gateway.protocol.messages import Disconnect, MalformedError, PathReport, Ping, Pong
+from gateway.protocol.epoch import Epoch
+from gateway.protocol.messages import Disconnect
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
+    from collections.abc import Set as AbstractSet
 
-    from gateway import link
-    from gateway.config import Config
+    from gateway.config import Config, Network
     from gateway.control.channel import Channel
     from gateway.control.dataplane import DataPlane
     from gateway.control.sessions import Session
@@ -41,30 +45,36 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PING_EVERY: Final = 3.0  # seconds
-SILENCE: Final = 10.0  # seconds without a frame: the connection is dead; three pings went unheard
-FRAMES: Final = 32
-"""In `FRAMES_WITHIN` seconds. An honest peer sends a ping and a path report each second at most,
-answers ours, and says goodbye."""
-FRAMES_WITHIN: Final = 3.0
 OVERLAP: Final = 10.0
-"""Seconds that a replaced session goes on receiving: an initiator sends on it until our `ready`
-reaches it, and what it sent is on its way."""
+"""Seconds that a replaced session goes on receiving once a record opened on the new one: what was
+sent on it is on its way."""
+FADING: Final = 4
+"""Replaced sessions that a peer may have; of more, the oldest ends at once."""
 
 
 class Peers:
     """All peers."""
 
     def __init__(
-        self, config: Config, trusts: dict[str, Trust], dataplane: DataPlane, kernel: Kernel
+        self,
+        config: Config,
+        trusts: dict[str, Trust],
+        dataplane: DataPlane,
+        kernel: Kernel,
+        events: Events,
     ) -> None:
-        self._dataplane = dataplane
+        self.config = config
+        self.dataplane = dataplane
+        self.events = events
         self._kernel = kernel
         self._heard: set[int] = set()  # sessions of which a record has opened
-        self._under_way: set[int] = set()  # indices of handshakes
+        self._under_way: set[int] = set()  # indices of handshakes and rekeys
         self._tasks: set[asyncio.Task[None]] = set()  # which nobody need wait for
-        self.paths = Paths(config, dataplane)
-        self.all = {name: Peer(peer, trusts[name]) for name, peer in config.peers.items()}
+        self._own: set[Network] = set()  # networks that we are on, as the data plane knows them
+        self.paths = Paths(config.dataplane, dataplane, config.peers)
+        self.all = {
+            name: Peer(peer, trusts[name], config.timers) for name, peer in config.peers.items()
+        }
 
     def get(self, name: str) -> Peer | None:
         """The peer of that name, if the configuration has one."""
@@ -84,32 +94,109 @@ class Peers:
     def forget_index(self, index: int) -> None:
         """The handshake of this index ended; its session, if any, is its peer's now."""
         self._under_way.discard(index)
-        if not self._is_somebodys(index):
+        if self._owner(index) is None:
             self._heard.discard(index)
+
+    def _owner(self, index: int) -> Peer | None:
+        return next((peer for peer in self.all.values() if index in peer.indices), None)
+
+    # --- What the data plane tells ---------------------------------------------------------------
 
     def heard(self, index: int) -> None:
         """A session's first record opened: the peer's datagrams get through."""
-        if index in self._under_way or self._is_somebodys(index):
-            self._heard.add(index)
+        owner = self._owner(index)
+        if owner is None and index not in self._under_way:
+            return
+        self._heard.add(index)
+        if owner is None:
+            for peer in self.all.values():
+                if peer.conversation is not None:
+                    peer.conversation.heard(index)
+        elif owner.session is not None and owner.session.index == index:
+            self._let_fade(owner)
+        elif owner.coming is not None and owner.coming.index == index:
+            self._start(self._use_coming(owner, owner.coming))
 
-    def _is_somebodys(self, index: int) -> bool:
-        return any(index in peer.indices for peer in self.all.values())
+    def moved(self, index: int, endpoint: link.Endpoint) -> None:
+        """A peer sends from elsewhere; the data plane answers there by now."""
+        owner = self._owner(index)
+        if owner is None or owner.session is None or owner.session.index != index:
+            return
+        before, owner.session.endpoint = owner.session.endpoint, Address(*endpoint)
+        owner.moves += 1
+        self.paths.connected(owner.name, str(owner.session.endpoint))
+        self.events.emit(
+            Kind.MOVED, f"moved from {before} to {owner.session.endpoint}", peer=owner.name,
+            endpoint=str(owner.session.endpoint),
+        )  # fmt: skip
 
-    async def establish(self, peer: Peer, channel: Channel, session: Session) -> None:
-        """A handshake is proved: data goes over the new session; the peer's old ones fade.
+    def expired(self, index: int) -> None:
+        """A session's keys reached the end of their life; the data plane destroyed them."""
+        owner = self._owner(index)
+        if owner is None:
+            return
+        self._heard.discard(index)
+        owner.orphans = [one for one in owner.orphans if one != index]
+        owner.fading.pop(index, None)
+        if owner.coming is not None and owner.coming.index == index:
+            owner.coming = None
+        if owner.session is not None and owner.session.index == index:
+            owner.session = None
+            owner.changed.set()
+            self.events.emit(
+                Kind.EXPIRED, "its keys are too old and were destroyed; no traffic until there are"
+                " new ones", peer=owner.name, warning=True,
+            )  # fmt: skip
+        if not owner.current:
+            self._start(self._unroute(owner))
 
-        Raises HandshakeError or DataPlaneError; then the old ones are untouched.
+    def counted(self, names: AbstractSet[str]) -> None:
+        """Our data plane's totals of these peers are new: who is there, and what gets through?"""
+        self.paths.counted(names)
+        now = boottime()
+        for name in names & self.all.keys():
+            peer, counters = self.all[name], self.dataplane.counters[name]
+            if peer.liveness.judge(now, counters.tx_packets, counters.heard):
+                self._alive_or_dead(peer)
+
+    def _alive_or_dead(self, peer: Peer) -> None:
+        if not peer.liveness.dead:
+            self.events.emit(Kind.ALIVE, "heard again", peer=peer.name)
+            return
+        after = self.config.timers.dead_after
+        self.events.emit(
+            Kind.DEAD, f"dead: not heard for {after:g} s while we send; connecting anew",
+            peer=peer.name, warning=True,
+        )  # fmt: skip
+        if peer.channel is not None:
+            # The connection may stand all the same, through another hole: a new one finds out.
+            peer.channel.abort()
+        peer.changed.set()
+
+    # --- From one session to the next ------------------------------------------------------------
+
+    async def establish(
+        self, peer: Peer, channel: Channel | None, session: Session, *, rekeyed: bool = False
+    ) -> None:
+        """New keys are proved: data goes over the new session; the peer's old ones fade.
+
+        `channel` is the one that they came over; None: it has ended since. Raises HandshakeError or
+        DataPlaneError; then the old ones are untouched.
         """
         async with peer.lock:
             if not peer.wanted:
                 raise HandshakeError("disconnected", "told to disconnect")
             self._refuse_loop(session)
+            lost = peer.session is None
             peer.routed = True  # said first: `_resume` may set all routes while we wait
             try:
                 # Before packets: how they may be, and the way of the answers.
-                self.paths.connected(peer.name, str(session.endpoint))
+                if lost or not rekeyed:
+                    self.paths.connected(peer.name, str(session.endpoint))
+                if not rekeyed and await self._kernel.own_networks() != self._own:
+                    await self.tell_routes(self.config)  # an interface came or went
                 await self._kernel.add_routes(peer.config.prefixes)
-                await self._dataplane.activate(session.index)
+                await self.dataplane.activate(session.index)
             except GatewayError as error:
                 peer.routed = bool(peer.current)
                 log.error("peer %s: %s", peer.name, error)
@@ -117,39 +204,72 @@ class Peers:
             except BaseException:
                 peer.routed = bool(peer.current)
                 raise
-            faded, replaced = peer.fading, peer.channel
-            self._fade(peer)
-            peer.channel = channel
-            peer.session, peer.orphans, peer.error = session, [], None
-            await self._retire(faded)
-            if replaced is not None:
+            replaced = peer.channel
+            ended = self._fade(peer)
+            sent = self.dataplane.counters.get(peer.name, link.PeerCounters())
+            session.epoch = Epoch(boottime(), sent.tx_records, sent.tx_bytes)
+            peer.session, peer.orphans, peer.coming, peer.error = session, [], None, None
+            if channel is not None:
+                peer.channel = channel
+            if session.index in self._heard:
+                self._let_fade(peer)
+            # Not waited for: from here on the session is the peer's, whatever ends the caller.
+            self._start(self._retire(ended))
+            if channel is not None and replaced is not None and replaced is not channel:
                 replaced.abort()
+            peer.rekeys += rekeyed
             peer.changed.set()
-        log.info(
-            "peer %s: established with %s, suite %s, session %#010x",
-            peer.name,
-            session.endpoint,
-            session.suite,
-            session.index,
+        how = "new keys" if rekeyed else f"established with {session.endpoint}"
+        self.events.emit(
+            Kind.REKEYED if rekeyed else Kind.ESTABLISHED,
+            f"{how}, suite {session.suite}, session {session.index:#010x}",
+            peer=peer.name,
+            endpoint=str(session.endpoint),
+            suite=session.suite,
+            session=f"{session.index:#010x}",
         )
 
-    def _fade(self, peer: Peer) -> None:
-        """Let what stands now go on receiving for `OVERLAP`."""
-        peer.fading = fading = peer.current
+    def _fade(self, peer: Peer) -> list[int]:
+        """Let what stands now go on receiving; return what must end at once."""
+        ended = [] if peer.coming is None else [peer.coming.index]
+        for index in peer.current:
+            peer.fading[index] = None
+        while len(peer.fading) > FADING:
+            oldest = next(iter(peer.fading))
+            peer.fading.pop(oldest)
+            ended.append(oldest)
+        return ended
 
-        def over() -> None:
-            if peer.fading is fading:  # else others fade since, and these have ended
-                peer.fading = []
-                self._start(self._retire(fading))
+    def _let_fade(self, peer: Peer) -> None:
+        """The peer has the new keys: what it sent on older ones arrives within `OVERLAP`."""
 
-        if fading:
-            asyncio.get_running_loop().call_later(OVERLAP, over)
+        def over(index: int, timer: object) -> None:
+            if peer.fading.get(index) is timer:
+                del peer.fading[index]
+                self._start(self._retire([index]))
+
+        for index, running in peer.fading.items():
+            if running is None:
+                timer = peer.fading[index] = object()
+                asyncio.get_running_loop().call_later(OVERLAP, over, index, timer)
+
+    def keep_coming(self, peer: Peer, session: Session) -> None:
+        """The peer may send on these keys, but its word of it was lost with the connection."""
+        peer.coming = session
+        if session.index in self._heard:
+            self._start(self._use_coming(peer, session))
+
+    async def _use_coming(self, peer: Peer, session: Session) -> None:
+        with contextlib.suppress(HandshakeError, DataPlaneError):
+            if peer.coming is session:
+                peer.coming = None
+                await self.establish(peer, None, session, rekeyed=True)
 
     async def _retire(self, indices: list[int]) -> None:
         """Destroy sessions that are nobody's any more."""
         self._heard.difference_update(indices)
         for index in indices:
-            await self._dataplane.retire(index)
+            await self.dataplane.retire(index)
 
     def _refuse_loop(self, session: Session) -> None:
         """Datagrams to an endpoint behind the tunnel would be routed into it, for ever."""
@@ -168,67 +288,56 @@ class Peers:
                 peer.channel = None
                 peer.changed.set()
 
-    async def serve(self, peer: Peer, channel: Channel) -> str:
-        """Answer on an established channel until it ends; say why it did."""
-        beside = [
-            asyncio.create_task(_ping(channel)),
-            asyncio.create_task(self.paths.report(peer.name, channel)),
-        ]
-        try:
-            why = await self._listen(peer, channel)
-        except EOFError:
-            why = "closed by the peer"
-        except (OSError, ssl.SSLError) as error:
-            why = explain(error, established=True)
-        except MalformedError as error:
-            why = f"malformed frame: {error}"
-        finally:
-            for task in beside:
-                task.cancel()
-            ours = peer.channel is not channel  # a goodbye of ours, or a newer connection
-            self.lost(channel)
+    async def serve(self, peer: Peer, channel: Channel, *, dialled: bool) -> None:
+        """Answer on an established channel until it ends. `dialled`: we opened it."""
+        if peer.channel is not channel:
+            return  # replaced or parted with meanwhile, and closed by whoever did that
+        if peer.session is None:  # ended meanwhile
             channel.abort()
-        return "we closed it" if ours else why
+            self.lost(channel)
+            return
+        why = await Conversation(self, peer, channel, dialled=dialled).run()
+        self.events.emit(Kind.CONTROL_LOST, f"control connection ended: {why}", peer=peer.name)
 
-    async def _listen(self, peer: Peer, channel: Channel) -> str:
-        arrivals: deque[float] = deque(maxlen=FRAMES)
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE):
-                    frame = await channel.read()
-            except TimeoutError:
-                return f"silent for {SILENCE:.0f} s"
-            now = boottime()
-            if len(arrivals) == FRAMES and now - arrivals[0] < FRAMES_WITHIN:
-                return f"a flood: more than {FRAMES} frames in {FRAMES_WITHIN:.0f} s"
-            arrivals.append(now)
-            message = messages.decode(frame)
-            if peer.channel is channel:  # an older connection tells of the past
-                report = message if isinstance(message, PathReport) else None
-                self.paths.heard(peer.name, report)
-            match message:
-                case Ping(token):
-                    await channel.send(Pong(token=token))
-                case Pong() | PathReport():
-                    pass
-                case Disconnect(reason):
-                    if peer.channel is channel:  # an older connection's goodbye ends nothing
-                        await self.end_session(peer)
-                    return f"the peer said goodbye: {messages.printable(reason)}"
-                case other:
-                    raise MalformedError(f"{type(other).__name__.lower()} after the handshake")
+    # --- Commands --------------------------------------------------------------------------------
 
     async def connect(self, peer: Peer) -> None:
         """By command: want this peer again."""
         peer.wanted = True
         peer.changed.set()
 
-    async def disconnect(self, peer: Peer) -> None:
-        """By command: end the session on both sides, and want none until `connect`."""
+    async def disconnect(self, peer: Peer, why: str = "by command") -> None:
+        """End the session on both sides, and want none until `connect`."""
         peer.wanted = False
-        await self.end_session(peer)
-        await self._goodbye([peer], "by command")
-        log.info("peer %s: disconnected by command", peer.name)
+        await self.part(peer, why)
+
+    async def part(self, peer: Peer, why: str) -> None:
+        """End the session on both sides; the next one is welcome."""
+        await self.end_session(peer, f"disconnected: {why}")
+        await self._goodbye([peer], why)
+
+    async def rekey(self, peer: Peer, suites: tuple[str, ...]) -> dict[str, str]:
+        """By command: change keys now. Raises GatewayError."""
+        allowed = peer.config.suites
+        for suite in suites:
+            if suite not in allowed:
+                raise GatewayError(
+                    f"peers.{peer.name}.suites does not have {suite!r}; it has {', '.join(allowed)}"
+                )
+        if peer.conversation is None:
+            raise GatewayError(
+                f"no control connection to {peer.name} (state {peer.state}): keys change when it"
+                " is back; see: gateway status"
+            )
+        try:
+            await peer.conversation.rekey(suites)
+        except HandshakeError as error:
+            who = f"{peer.name} refuses" if error.by_peer else "no new keys"
+            raise GatewayError(f"{who}: {error}") from None
+        session = peer.session
+        if session is None:
+            raise GatewayError(f"{peer.name} was disconnected meanwhile")
+        return {"suite": session.suite, "session": f"{session.index:#010x}"}
 
     async def goodbye_all(self, reason: str) -> None:
         """A clean stop: every peer hears it. The data plane's end destroys the sessions."""
@@ -236,22 +345,25 @@ class Peers:
             peer.wanted = False
         await self._goodbye(self.all.values(), reason)
 
+    # --- A data plane comes or goes --------------------------------------------------------------
+
     def take_over(self, ready: link.Ready) -> Coroutine[Any, Any, None]:
         """A data plane answered on a new link: bring both to one view.
 
         What it holds is compared now, before anything else can happen; the rest follows. Its
         sessions that we do not know were made by a control plane before us: they go on until a new
-        handshake replaces them. Ours that it does not know died with their keys.
+        handshake replaces them. Ours that it does not know died with their keys: where the control
+        connection stands, there are new ones at once.
         """
         live = {session.index: session.peer for session in ready.sessions}
-        lost = [p for p in self.all.values() if p.session and p.session.index not in live]
-        for peer in lost:
-            log.warning("peer %s: session lost with the data plane; new keys", peer.name)
-            peer.session = None
-            peer.routed = peer.lock.locked()  # unless another is being established just now
         for peer in self.all.values():
             peer.orphans = [index for index in peer.orphans if index in live]
-            peer.fading[:] = [index for index in peer.fading if index in live]
+            for index in [one for one in peer.fading if one not in live]:
+                del peer.fading[index]
+            if peer.coming is not None and peer.coming.index not in live:
+                peer.coming = None
+            if peer.session is not None and peer.session.index not in live:
+                self._lost_session(peer)
         unknown = []
         for index, name in live.items():
             owner = self.all.get(name)
@@ -262,18 +374,55 @@ class Peers:
                 owner.routed = True
             else:
                 unknown.append(index)
-        self._goodbye(lost, "the data plane was restarted")
         return self._resume(unknown)
 
+    def _lost_session(self, peer: Peer) -> None:
+        log.warning("peer %s: session lost with the data plane; new keys", peer.name)
+        peer.session = None
+        # Its routes stay while new keys are a matter of milliseconds.
+        peer.routed = peer.lock.locked() or peer.conversation is not None
+        if peer.conversation is not None:
+            peer.conversation.renew()
+        else:
+            self._goodbye([peer], "the data plane was restarted")
+
     async def _resume(self, unknown: list[int]) -> None:
-        await self._dataplane.set_routes(
-            (prefix, peer.name) for peer in self.all.values() for prefix in peer.prefixes
-        )
-        self.paths.order_all()
+        await self.tell_all()
         await self._retire(unknown)
+        await self.route_all()
+
+    async def route_all(self) -> None:
+        """Have the kernel's routes lead to the peers that have a session, and to no other."""
         await self._kernel.set_routes(
             prefix for peer in self.all.values() if peer.routed for prefix in peer.config.prefixes
         )
+
+    async def tell_all(self) -> None:
+        """Give the data plane all that it should know of the peers but their keys."""
+        for peer in self.all.values():
+            self.dataplane.options(
+                link.Options(
+                    peer=peer.name,
+                    roam=peer.config.roam,
+                    transit=peer.config.transit,
+                    keepalive=peer.config.keepalive,
+                    keepalive_after=self.config.timers.keepalive_after,
+                )
+            )
+        await self.tell_routes(self.config)
+        self.paths.order_all()
+
+    async def tell_routes(self, config: Config) -> None:
+        """Give the data plane the route table of a configuration."""
+        table: dict[Network, str | None] = {
+            prefix: peer.name for peer in config.peers.values() for prefix in peer.prefixes
+        }
+        self._own = await self._kernel.own_networks()
+        # Where a peer's prefix covers our own site, the longer prefix is ours.
+        for own in self._own - table.keys():
+            if any(own.version == prefix.version and _covers(prefix, own) for prefix in table):
+                table[own] = None
+        await self.dataplane.set_routes((str(prefix), name) for prefix, name in table.items())
 
     def _goodbye(self, peers: Iterable[Peer], reason: str) -> asyncio.Task[None]:
         """Part with these peers' connections now, and close them with a word.
@@ -294,34 +443,41 @@ class Peers:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def end_session(self, peer: Peer) -> None:
+    async def end_session(self, peer: Peer, why: str) -> None:
         """Destroy the peer's sessions, and route nothing to it."""
         async with peer.lock:
-            ended = peer.indices
-            peer.session, peer.orphans, peer.fading, peer.routed = None, [], [], False
+            ended, had = peer.indices, peer.session is not None
+            peer.session, peer.coming, peer.orphans, peer.fading = None, None, [], {}
             await self._retire(ended)
-            try:
-                await self._kernel.remove_routes(peer.config.prefixes)
-            except GatewayError as error:
-                # What still leads there dies in the data plane: no session.
-                log.error("peer %s: %s", peer.name, error)
+            await self._unroute_locked(peer)
+        if had:
+            self.events.emit(Kind.DISCONNECTED, why, peer=peer.name)
+
+    async def _unroute(self, peer: Peer) -> None:
+        async with peer.lock:
+            if not peer.current:
+                await self._unroute_locked(peer)
+
+    async def _unroute_locked(self, peer: Peer) -> None:
+        peer.routed = False
+        try:
+            await self._kernel.remove_routes(peer.config.prefixes)
+        except GatewayError as error:
+            # What still leads there dies in the data plane: no session.
+            log.error("peer %s: %s", peer.name, error)
 
     async def status(self) -> list[dict[str, object]]:
         """One table a peer, as `gateway status` shows it."""
         with contextlib.suppress(DataPlaneError):  # `planes.data.ready` says so
-            await self._dataplane.report()
-        counters = self._dataplane.counters
+            await self.dataplane.report()
+        counters = self.dataplane.counters
         return [peer.row(counters.get(peer.name), self._heard) for peer in self.all.values()]
 
 
-async def _ping(channel: Channel) -> None:
-    """Keep the connection known to be alive, on both sides and in every NAT between."""
-    try:
-        while True:
-            await asyncio.sleep(PING_EVERY)
-            await channel.send(Ping(token=secrets.randbits(32)))
-    except (OSError, ssl.SSLError):
-        pass  # the reader sees the same end, and says so
+def _covers(wider: Network, own: Network) -> bool:
+    return wider.prefixlen < own.prefixlen and int(own.network_address) >> (
+        own.max_prefixlen - wider.prefixlen
+    ) == int(wider.network_address) >> (own.max_prefixlen - wider.prefixlen)
 
 
 async def _farewell(channels: list[Channel], reason: str) -> None:

@@ -10,27 +10,34 @@ import asyncio
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway import __version__, link
 from gateway.control import admin
-from gateway.control.connector import Connector
 from gateway.control.dataplane import DataPlane, DataPlaneError
+from gateway.control.dialling import Dialling
+from gateway.control.events import Events, Kind
 from gateway.control.peers import Peers
+from gateway.control.reload import Reload
 from gateway.control.server import Server
+from gateway.control.watchers import Watchers
 from gateway.errors import GatewayError
 from gateway.identity import uri
 from gateway.system.netlink import Kernel
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Collection, Coroutine
+    from collections.abc import Coroutine
+    from collections.abc import Set as AbstractSet
 
     from gateway.config import Config
     from gateway.control.peer import Peer
     from gateway.credentials import Credentials
 
 log = logging.getLogger(__name__)
+
+LIFE_WITHIN: Final = 5.0
+"""Seconds without counters, which come each second: then the data plane hangs."""
 
 
 class LinkBrokenError(Exception):
@@ -44,48 +51,55 @@ class ControlPlane:
         self._config = config
         self._credentials = credentials
         self._leash = leash
-        self._started = time.monotonic()
+        self._started = self._counted_at = time.monotonic()
         self._stopping = asyncio.Event()
         self._clean = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
         self._resuming: asyncio.Task[None] | None = None
+        self._events = Events()
+        self._watchers = Watchers(self._events)
         self._dataplane = DataPlane(
             config.peers.keys(),
             ready=self._data_plane_ready,
             heard=self._heard,
             counted=self._counted,
+            moved=self._moved,
+            expired=self._expired,
             broken=self._link_broken,
         )
         self._kernel = Kernel(config.tun.name)
-        self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel)
+        self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel, self._events)
+        self._dialling = Dialling(credentials, self._dataplane, self._peers, self._background)
+        self._reload = Reload(self._peers, self._kernel, credentials, self._dialling)
+        self._reloading = asyncio.Lock()
         self._server = Server(
-            config, credentials.identity, credentials.server, self._dataplane, self._peers
+            config,
+            credentials.identity,
+            credentials.server,
+            self._dataplane,
+            self._peers,
+            events=self._events,
         )
 
     async def run(self, listening: socket.socket | None, admin_socket: socket.socket) -> int:
         """Work until the supervisor says stop (0) or is gone (0, at once). Raises GatewayError."""
+        if self._config.metrics is not None:
+            from gateway.control.metrics import Metrics  # noqa: PLC0415 - loaded before the drop
+
+            Metrics(self._config, self._status, self._events)
         peers = self._config.peers.values()
         await self._kernel.start(
             self._config.tun, [prefix for peer in peers for prefix in peer.prefixes]
         )
         self._leash.setblocking(False)
         asyncio.get_running_loop().add_reader(self._leash, self._order)
-        self._background(admin.serve(admin_socket, self._answer))
+        self._background(admin.serve(admin_socket, self._answer, self._watchers))
+        self._background(self._say_ready())
         if listening is not None:
             self._background(self._server.run(listening))
         for peer in self._peers.all.values():
-            if peer.config.connect is not None:
-                connector = Connector(
-                    peer,
-                    peer.config.connect,
-                    self._credentials.clients[peer.name],
-                    config=self._config,
-                    identity=self._credentials.identity,
-                    dataplane=self._dataplane,
-                    peers=self._peers,
-                )
-                self._background(connector.run())
+            self._dialling.start(peer)
         self._warn_about_our_name()
         log.info("control plane ready, pid %d, uid %d", os.getpid(), os.getuid())
         await self._stopping.wait()
@@ -117,6 +131,7 @@ class ControlPlane:
                 await self._kernel.clean()
             finally:
                 self._dataplane.stop()
+                await self._watchers.close(f"gateway {self._config.name} stopped")
 
     def _order(self) -> None:
         try:
@@ -130,7 +145,7 @@ class ControlPlane:
                 self._resuming.cancel()
             self._dataplane.attach(end)
             return
-        # Without the supervisor nothing is cleaned: the blackholes keep packets from leaking.
+        # Without the supervisor nothing is cleaned: the barriers keep packets from leaking.
         self._clean = order == "stop"
         asyncio.get_running_loop().remove_reader(self._leash)
         self._stopping.set()
@@ -145,18 +160,36 @@ class ControlPlane:
             log.error("not ready: %s", error)
             return
         self._dataplane.in_service = True
-        log.info("data plane ready, pid %d", pid)
+        self._counted_at = time.monotonic()
+        link.say_ready(self._leash)
+        self._events.emit(Kind.DATA_PLANE, f"data plane ready, pid {pid}", pid=pid)
+
+    async def _say_ready(self) -> None:
+        """Each second, as long as the data plane shows life: the supervisor passes it on."""
+        while True:
+            if self._dataplane.ready and time.monotonic() - self._counted_at < LIFE_WITHIN:
+                link.say_ready(self._leash)
+            await asyncio.sleep(1)
 
     def _link_broken(self) -> None:
         """Only the supervisor makes links, and it does when one of us ends."""
         self._failure = LinkBrokenError("the link to the data plane is of no use any more")
         self._stopping.set()
 
+    # The peers are made after the data plane, since they need it.
+
     def _heard(self, index: int) -> None:
         self._peers.heard(index)
 
-    def _counted(self, names: Collection[str]) -> None:
-        self._peers.paths.counted(names)
+    def _counted(self, names: AbstractSet[str]) -> None:
+        self._counted_at = time.monotonic()
+        self._peers.counted(names)
+
+    def _moved(self, index: int, endpoint: link.Endpoint) -> None:
+        self._peers.moved(index, endpoint)
+
+    def _expired(self, index: int) -> None:
+        self._peers.expired(index)
 
     async def _answer(self, request: admin.AnyRequest) -> dict[str, Any]:
         match request:
@@ -168,6 +201,15 @@ class ControlPlane:
                 await self._peers.connect(self._peer(name))
             case admin.Disconnect(name):
                 await self._peers.disconnect(self._peer(name))
+            case admin.Rekey(name, suite):
+                suites = (suite,) if suite is not None else ()
+                return dict(await self._peers.rekey(self._peer(name), suites))
+            case admin.Reload(text, files, others):
+                async with self._reloading:
+                    changes = await self._reload.apply(text, files, frozenset(others))
+                return {"changes": str(changes)}
+            case admin.Watch(names):
+                return {"peers": [self._peer(name).name for name in names]}
         return {}
 
     def _peer(self, name: str) -> Peer:
@@ -184,6 +226,7 @@ class ControlPlane:
             "name": self._config.name,
             "version": __version__,
             "ready": self._dataplane.ready,
+            "config": str(self._config.path),
             "uptime": round(time.monotonic() - self._started, 1),
             "planes": {
                 "control": {"pid": os.getpid(), "ready": True},

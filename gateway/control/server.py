@@ -1,23 +1,28 @@
 """Connections that come to us: TLS, who is it, handshake, all within a deadline.
 
-A stranger can open a socket and be forgotten: at most `HALF_OPEN` connections are before their
-`ready`, `HALF_OPEN_EACH` from one source, each for at most `HANDSHAKE_WITHIN` seconds. Every
-refusal is counted by its code and said in one line, at most `LINES` in `LINES_WITHIN` seconds.
+Who may begin is decided by admission.py, before TLS: a caller that is turned away costs an accept
+and a close. Every refusal is counted by its code, and told in one event, at most `LINES` of them in
+`LINES_WITHIN` seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import contextlib
+import errno
 import logging
+import socket
 import ssl
+import struct
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from gateway.control.admission import Admission, NotAdmittedError, source_of
 from gateway.control.channel import Channel, host_of
 from gateway.control.dataplane import DataPlaneError
+from gateway.control.events import Events, Kind
 from gateway.control.sessions import HandshakeError, negotiate
 from gateway.identity import Refused, authenticate, explain
 from gateway.protocol import messages
@@ -25,9 +30,8 @@ from gateway.protocol.handshake import Party, Responder
 from gateway.protocol.messages import Hello, MalformedError, Reject
 
 if TYPE_CHECKING:
-    import socket
-
     from gateway.config import Config
+    from gateway.control.admission import Caller
     from gateway.control.dataplane import DataPlane
     from gateway.control.peer import Peer
     from gateway.control.peers import Peers
@@ -35,9 +39,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_WITHIN: Final = 10.0  # seconds from accept to ready
-HALF_OPEN: Final = 64  # connections
-HALF_OPEN_EACH: Final = 16  # of one source: an IPv4 address, an IPv6 /64
+BACKLOG: Final = 1024  # callers that the kernel keeps until we accept; a storm must not fill it
+ACCEPTS: Final = 64  # callers accepted before the loop's other work has its turn
+NO_ROOM_FOR: Final = 0.5  # seconds without accepting when descriptors or memory are short
+_NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 LINES: Final = 20
 LINES_WITHIN: Final = 10.0  # seconds
 
@@ -52,66 +57,108 @@ class Server:
         context: ssl.SSLContext,
         dataplane: DataPlane,
         peers: Peers,
+        *,
+        events: Events,
     ) -> None:
         self._config = config
         self._identity = identity
         self._context = context
         self._dataplane = dataplane
         self._peers = peers
-        self._half_open: Counter[str] = Counter()  # by source
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._events = events
+        self.admission = Admission(config.handshake, time.monotonic())
+        self._tasks: dict[Caller, asyncio.Task[None]] = {}
+        self._fresh: dict[Caller, socket.socket] = {}  # whose task has not begun
         self._lines = _Allowance()
         self.outcomes: Counter[str] = Counter()
 
     async def run(self, listening: socket.socket) -> None:
         """Accept for ever."""
         listening.setblocking(False)
+        listening.listen(BACKLOG)
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, address = await loop.sock_accept(listening)
-            except OSError as error:
-                # Out of descriptors or memory, or the caller left the queue: it passes.
-                self._refused("a caller", "not-accepted", str(error.strerror))
-                await asyncio.sleep(0.5)
-                continue
-            host = host_of(address)
-            source = _source(host)
-            if self._half_open.total() >= HALF_OPEN or self._half_open[source] >= HALF_OPEN_EACH:
-                sock.close()
-                self._refused(host, "busy", "too many handshakes are under way")
-            else:
-                self._half_open[source] += 1  # here, not in the task: it begins after the next
-                task = asyncio.create_task(self._converse(sock, host, source))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            await asyncio.sleep(0)  # sock_accept returns at once while callers wait
-
-    async def _converse(self, sock: socket.socket, host: str, source: str) -> None:
-        """One caller, from TLS to the end of its connection."""
+        failed: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(listening, self._accept, listening, failed)
         try:
-            served = await self._receive(sock, host)
+            await failed
+        finally:
+            loop.remove_reader(listening)
+
+    def _accept(self, listening: socket.socket, failed: asyncio.Future[None]) -> None:
+        """Take who waits; a bug ends `run`, not the loop's patience."""
+        try:
+            for _ in range(ACCEPTS):
+                self._take(*listening.accept())
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            # Out of descriptors or memory, or the caller left the queue: it passes.
+            self._refused("a caller", "not-accepted", str(error.strerror))
+            if error.errno in _NO_ROOM:
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listening)
+                loop.call_later(NO_ROOM_FOR, self._again, listening, failed)
+        except Exception as error:  # noqa: BLE001 - raised in `run`
+            if not failed.done():
+                failed.set_exception(error)
+
+    def _again(self, listening: socket.socket, failed: asyncio.Future[None]) -> None:
+        if not failed.done():
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening, failed)
+
+    def _take(self, sock: socket.socket, address: Any) -> None:
+        """One caller: let it in, or turn it away."""
+        host = host_of(address)
+        self.admission.limits = self._peers.config.handshake  # a reload may have changed them
+        try:
+            caller = self.admission.enter(source_of(host), time.monotonic())
+        except NotAdmittedError as refusal:
+            _cut(sock)
+            self._refused(host, refusal.code, refusal.message)
+            return
+        if caller.displaces is not None:
+            self._refused(host, "busy", "a newer caller from there took its place")
+            self._tasks[caller.displaces].cancel()
+        self._fresh[caller] = sock
+        task = asyncio.create_task(self._converse(sock, host, caller))
+        self._tasks[caller] = task
+        task.add_done_callback(lambda _: self._over(caller))
+
+    def _over(self, caller: Caller) -> None:
+        del self._tasks[caller]
+        self.admission.leave(caller)
+        fresh = self._fresh.pop(caller, None)
+        if fresh is not None:  # cancelled before its first step
+            fresh.close()
+
+    async def _converse(self, sock: socket.socket, host: str, caller: Caller) -> None:
+        """One caller, from TLS to the end of its connection."""
+        del self._fresh[caller]  # the channel closes the socket from here on, and nobody else may
+        try:
+            served = await self._receive(sock, host, caller)
         except Exception:
             log.exception("a connection failed; this is a bug")
             self._refused(host, "bug", "see the lines above")
             return
         finally:
-            self._half_open[source] -= 1
-            if not self._half_open[source]:
-                del self._half_open[source]
+            self.admission.leave(caller)
         if served is not None:
             peer, channel = served
             self.outcomes["established"] += 1
-            why = await self._peers.serve(peer, channel)
-            log.info("peer %s: control connection ended: %s", peer.name, why)
+            await self._peers.serve(peer, channel, dialled=False)
+            # A day may have passed: it was there until now.
+            self.admission.remember(caller.source, peer.name, time.monotonic())
 
-    async def _receive(self, sock: socket.socket, host: str) -> tuple[Peer, Channel] | None:
+    async def _receive(
+        self, sock: socket.socket, host: str, caller: Caller
+    ) -> tuple[Peer, Channel] | None:
         """Until there is a session, or a refusal that was said to both sides."""
         channel: Channel | None = None
+        deadline = self._peers.config.handshake.deadline
         try:
-            async with asyncio.timeout(HANDSHAKE_WITHIN):
+            async with asyncio.timeout(deadline):
                 channel = await Channel.open(sock, self._context)
-                return await self._greet(channel), channel
+                return await self._greet(channel, caller), channel
         except HandshakeError as error:
             # A peer's own code would let it choose what we count.
             code = "rejected-by-peer" if error.by_peer else error.code
@@ -121,7 +168,7 @@ class Server:
         except MalformedError as error:
             self._refused(host, "malformed", str(error))
         except TimeoutError:
-            self._refused(host, "timeout", f"no handshake within {HANDSHAKE_WITHIN:.0f} s")
+            self._refused(host, "timeout", f"no handshake within {deadline:g} s")
         except DataPlaneError as error:
             self._refused(host, "not-ready", f"our data plane: {error}")
         except ssl.SSLError as error:
@@ -129,19 +176,23 @@ class Server:
         except (OSError, EOFError):
             where = "during TLS" if channel is None else "before a session; maybe it distrusts us"
             self._refused(host, "closed", f"the caller left {where}")
+        except asyncio.CancelledError:  # displaced: a newer caller waits for its place
+            if channel is not None:
+                channel.abort()
+            raise
         if channel is not None:
             self._peers.lost(channel)
             await channel.close()
         return None
 
-    async def _greet(self, channel: Channel) -> Peer:
+    async def _greet(self, channel: Channel, caller: Caller) -> Peer:
         """From the first frame to a session."""
         try:
             frame = await channel.read()
             hello = messages.decode(frame)
             if not isinstance(hello, Hello):
                 raise MalformedError(f"{type(hello).__name__.lower()} where a hello comes first")
-            peer, certificate = self._admit(hello, channel)
+            peer, certificate = self._admit(hello, channel, caller)
         except (Refused, MalformedError) as refused:
             code = refused.code if isinstance(refused, Refused) else "malformed"
             await channel.send(Reject(code=code, message=messages.printable(str(refused))))
@@ -160,18 +211,21 @@ class Server:
                 machine.receive(frame),
                 self._dataplane,
                 peer=peer.name,
+                lifetime=self._peers.config.timers.lifetime,
                 establish=lambda session: self._peers.establish(peer, channel, session),
+                known=peer.session.endpoint if peer.session is not None else None,
             )
         finally:
             self._peers.forget_index(own.index)
         return peer
 
-    def _admit(self, hello: Hello, channel: Channel) -> tuple[Peer, bytes]:
+    def _admit(self, hello: Hello, channel: Channel, caller: Caller) -> tuple[Peer, bytes]:
         """The peer that the hello names, and its certificate's SHA-256. Raises Refused."""
         peer = self._peers.get(hello.name)
         if peer is None:
             raise Refused("name", f"{hello.name} is no peer of {self._config.name}")
         certificate = authenticate(peer.name, peer.trust, channel.tls, datetime.now(UTC))
+        self.admission.proved(caller, peer.name, time.monotonic())
         if not self._dataplane.ready:
             raise Refused("not-ready", f"{self._config.name} is starting its data plane")
         if not peer.wanted:
@@ -185,15 +239,21 @@ class Server:
         self.outcomes[code] += 1
         if (silent := self._lines.take()) is not None:
             more = f" ({silent} lines like this left out)" if silent else ""
-            log.warning("refused %s: %s [%s]%s", host, message, code, more)
+            self._events.emit(
+                Kind.REFUSED,
+                f"refused {host}: {message} [{code}]{more}",
+                warning=True,
+                address=host,
+                code=code,
+                left_out=silent,
+            )
 
 
-def _source(host: str) -> str:
-    """What one stranger holds: an IPv4 address, a /64 of IPv6."""
-    plain = host.partition("%")[0]  # a link-local caller comes with the name of its link
-    if ipaddress.ip_address(plain).version == 4:
-        return plain
-    return str(ipaddress.ip_network((plain, 64), strict=False))
+def _cut(sock: socket.socket) -> None:
+    """End a connection by a reset: neither side's kernel keeps anything of it."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 class _Allowance:

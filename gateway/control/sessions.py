@@ -1,7 +1,7 @@
-"""Drive one handshake over a channel until a session stands, on either side.
+"""A session as control knows it, and the drive of one handshake until a session stands.
 
 Here: frames to the machine, its events to the channel and the data plane. Not here: what follows a
-session (peers.py), the machines themselves (protocol/handshake.py).
+session (peers.py), new keys for it (conversation.py), the machines themselves (protocol/).
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import contextlib
 import ssl
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.config import Address
 from gateway.control.dataplane import DataPlaneError
 from gateway.protocol import messages
-from gateway.protocol.handshake import Established, Event, Failed, Initiator, Install, Send
+from gateway.protocol.handshake import Initiator
+from gateway.protocol.machine import Established, Event, Failed, Install, Send
 from gateway.protocol.messages import Disconnect, Reject
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from gateway.control.channel import Channel
     from gateway.control.dataplane import DataPlane
+    from gateway.protocol.epoch import Epoch
     from gateway.protocol.handshake import Responder
 
 
@@ -37,14 +39,19 @@ class HandshakeError(Exception):
         self.by_peer = by_peer
 
 
-@dataclass(frozen=True)
+@dataclass
 class Session:
     """A session as control knows it: no keys, they are in the data plane alone."""
 
     index: int
+    peer_index: int
     suite: str
     endpoint: Address
     since: float  # CLOCK_BOOTTIME, seconds
+    transcript: bytes = field(default=b"", repr=False)
+    """What its next keys hang on; known once both sides proved these."""
+    epoch: Epoch | None = None
+    """Since it is in use."""
 
 
 def boottime() -> float:
@@ -59,12 +66,18 @@ async def negotiate(
     dataplane: DataPlane,
     *,
     peer: str,
+    lifetime: float,
     establish: Callable[[Session], Awaitable[None]],
+    known: Address | None = None,
 ) -> None:
-    """Run a machine to its end. `establish` makes the session the peer's own.
+    """Run a machine to its end. `lifetime`: seconds that its keys may be used.
 
-    It is called once both sides proved the keys, and before the responder's `ready`: so a responder
-    that cannot go on says so before the initiator gives up its old session.
+    `known`: where the peer's datagrams come from now. With the same host it is better than the port
+    in the hello, which a NAT may have changed.
+
+    `establish` makes the session the peer's own. It is called once both sides proved the keys, and
+    before the responder's `ready`: so a responder that cannot go on says so before the initiator
+    gives up its old session.
 
     Raises HandshakeError when either side says no, DataPlaneError when ours cannot take the keys,
     and what the channel raises. A session that was not established is not left behind.
@@ -80,9 +93,13 @@ async def negotiate(
                 case Send(frame):
                     await channel.write(frame)
                 case Install() as install:
-                    session = await _install(install, channel, dataplane, peer)
+                    endpoint = Address(channel.remote, install.peer_port or 0)
+                    if known is not None and known.host == endpoint.host:
+                        endpoint = known
+                    session = await install_session(install, endpoint, dataplane, peer, lifetime)
                     events.extend(machine.installed())
-                case Established() if session is not None:
+                case Established(transcript) if session is not None:
+                    session.transcript = transcript
                     await establish(session)
                     established = True
                 case Failed(code, message, by_peer):
@@ -96,8 +113,10 @@ async def negotiate(
             await dataplane.retire(session.index)
 
 
-async def _install(install: Install, channel: Channel, dataplane: DataPlane, peer: str) -> Session:
-    endpoint = Address(channel.remote, install.peer_port)
+async def install_session(
+    install: Install, endpoint: Address, dataplane: DataPlane, peer: str, lifetime: float
+) -> Session:
+    """Give keys to the data plane. Raises DataPlaneError."""
     await dataplane.install(
         index=install.index,
         peer=peer,
@@ -106,8 +125,9 @@ async def _install(install: Install, channel: Channel, dataplane: DataPlane, pee
         receive_key=install.receive_key,
         send_key=install.send_key,
         endpoint=(endpoint.host, endpoint.port),
+        lifetime=lifetime,
     )
-    return Session(install.index, install.suite, endpoint, boottime())
+    return Session(install.index, install.peer_index, install.suite, endpoint, boottime())
 
 
 async def _say_no(

@@ -28,7 +28,7 @@ log = logging.getLogger("gateway.dataplane")
 def main() -> int:
     """Run the data plane. Exit status 0 when told to end, 2 when it cannot work here."""
     options = _parse()
-    logs.set_up(options.name, "data")
+    logs.set_up(options.name, "data", options.log_format)
     # Ctrl-C and a stop of the whole group are the supervisor's to handle: it gives us time to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -79,6 +79,7 @@ def _parse() -> argparse.Namespace:
     for switch in ("--tun-offload", "--udp-gso", "--udp-gro"):
         parser.add_argument(switch, action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--name", default="gateway", help="the gateway's, for the log")
+    parser.add_argument("--log-format", choices=logs.FORMATS, default="text")
     return parser.parse_args()
 
 

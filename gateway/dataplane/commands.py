@@ -14,6 +14,8 @@ from gateway.dataplane.sessions import InstallError
 from gateway.dataplane.udp import resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.dataplane.inbound import Inbound
     from gateway.dataplane.outbound import Outbound
     from gateway.dataplane.sessions import Directory, Peer
@@ -26,13 +28,22 @@ class Commands:
     """Carries out the messages of one control plane after the other."""
 
     def __init__(
-        self, directory: Directory, outbound: Outbound, inbound: Inbound, family: int
+        self,
+        directory: Directory,
+        outbound: Outbound,
+        inbound: Inbound,
+        family: int,
+        clock: Callable[[], float],
     ) -> None:
-        """`family` is that of the UDP socket, to which endpoints are mapped."""
+        """`family` is that of the UDP socket, to which endpoints are mapped.
+
+        `clock`: in whose seconds sessions live.
+        """
         self._directory = directory
         self._outbound = outbound
         self._inbound = inbound
         self._family = family
+        self._clock = clock
         self._gathered: Routes[Peer] = Routes()
         self._mistake: str | None = None
 
@@ -41,7 +52,7 @@ class Commands:
         self._start_gathering()
         live = list(self._directory.sessions.values())
         for untold in live[SESSIONS_A_MESSAGE:]:
-            self._retire(untold.index)  # nobody could ever retire it: control would not know it
+            self.retire(untold.index)  # nobody could ever retire it: control would not know it
         sessions = [
             link.LiveSession(index=session.index, peer=session.peer.name)
             for session in live[:SESSIONS_A_MESSAGE]
@@ -56,7 +67,7 @@ class Commands:
             case link.Activate():
                 return [link.Ack(message.seq, self._activate(message.index))]
             case link.Retire():
-                self._retire(message.index)
+                self.retire(message.index)
                 return [link.Ack(message.seq)]
             case link.Routes():
                 self._gather(message.entries)
@@ -66,6 +77,12 @@ class Commands:
             case link.Shape():
                 self._directory.peer(message.peer).shape(message.span, message.datagram_size)
                 return []
+            case link.Options():
+                self._directory.peer(message.peer).configure(message)
+                return []
+            case link.Forget():
+                self._forget(message.peer)
+                return [link.Ack(message.seq)]
             case link.Report():
                 return [*self.counters(), link.Ack(message.seq)]
             case link.Stop():
@@ -89,7 +106,7 @@ class Commands:
     def _install(self, order: link.Install) -> str | None:
         try:
             endpoint = resolve(*order.endpoint, self._family)
-            self._directory.install(order, endpoint)
+            self._directory.install(order, endpoint, self._clock())
         except (InstallError, ValueError, OSError) as error:
             return f"cannot install {order.index:#010x} for {order.peer}: {error}"
         return None
@@ -98,23 +115,31 @@ class Commands:
         session = self._directory.sessions.get(index)
         if session is None:
             return f"cannot activate {index:#010x}: no such session"
-        session.peer.sending = session
+        session.peer.send_on(session)
         session.peer.try_anew()
         self._outbound.send_empty(session)
         return None
 
-    def _retire(self, index: int) -> None:
+    def retire(self, index: int) -> None:
+        """Destroy a session, its keys, and what waits of its records."""
         self._inbound.forget(index)
         self._directory.retire(index)
+
+    def _forget(self, name: str) -> None:
+        for session in list(self._directory.sessions.values()):
+            if session.peer.name == name:
+                self.retire(session.index)
+        self._directory.peers.pop(name, None)
 
     def _start_gathering(self) -> None:
         self._gathered = Routes()
         self._mistake = None
 
-    def _gather(self, entries: list[tuple[str, str]]) -> None:
+    def _gather(self, entries: list[tuple[str, str | None]]) -> None:
         for prefix, name in entries:
+            peer = None if name is None else self._directory.peer(name)
             try:
-                self._gathered.add(prefix, self._directory.peer(name))
+                self._gathered.add(prefix, peer)
             except ValueError as error:
                 self._mistake = self._mistake or f"routes stay as they were: {error}"
 

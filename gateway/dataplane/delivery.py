@@ -1,4 +1,4 @@
-"""Frames of an opened record -> offload -> source check -> TUN, in that order.
+"""Frames of an opened record -> offload -> source -> transit -> TUN, in that order.
 
 Nothing reaches the TUN before its source address was checked, and no virtio-net header but one of
 our own. Datagrams of one flow go together, where the kernel takes superpackets.
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_IPV4_ADDRESSES: Final = Struct("12x4s4s")  # source and destination: RFC 791 3.1
-_IPV6_ADDRESSES: Final = Struct("8x16s16s")  # RFC 8200 3
+_IPV4_ADDRESSES: Final = Struct("12x8s")  # source and destination: RFC 791 3.1
+_IPV6_ADDRESSES: Final = Struct("8x32s")  # RFC 8200 3
 _IPV6_FRAME: Final = VNET_HEADER_SIZE + 40
 _LOW_IPV6: Final = bytes(10)  # ::, ::1, IPv4-compatible and IPv4-mapped (RFC 4291 2.5)
 
@@ -65,11 +65,11 @@ class Delivery:
         frame = plain[start + FRAME_LENGTH.size : end]
         version = frame[VNET_HEADER_SIZE] >> 4
         if version == 4:
-            source, destination = _IPV4_ADDRESSES.unpack_from(frame, VNET_HEADER_SIZE)
-            sound = 0 < destination[0] < 240 and destination[0] != 127
+            (addresses,) = _IPV4_ADDRESSES.unpack_from(frame, VNET_HEADER_SIZE)
+            sound = 0 < addresses[4] < 240 and addresses[4] != 127
         elif version == 6 and len(frame) >= _IPV6_FRAME:
-            source, destination = _IPV6_ADDRESSES.unpack_from(frame, VNET_HEADER_SIZE)
-            sound = not destination.startswith(_LOW_IPV6)
+            (addresses,) = _IPV6_ADDRESSES.unpack_from(frame, VNET_HEADER_SIZE)
+            sound = not addresses.startswith(_LOW_IPV6, 16)
         else:
             peer.drop(Drop.NOT_IP)
             return 1
@@ -81,8 +81,11 @@ class Delivery:
             like = join.flow(plain, start, end)
             if like is not None and like.kind in self._taken:
                 count = join.joinable(plain, frames, first, like)
-        if self._directory.routes.lookup(source) is not peer:
+        source, to = self._directory.routes.lookup_pair(addresses)
+        if source is not peer:
             peer.drop(Drop.WRONG_SOURCE, count)
+        elif to is not None and to is not peer and not peer.transit:
+            peer.drop(Drop.NO_TRANSIT, count)
         elif not sound:
             peer.drop(Drop.BAD_DESTINATION, count)
         else:

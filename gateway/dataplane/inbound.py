@@ -1,4 +1,7 @@
-"""UDP -> assemble -> replay -> open -> frames -> `delivery.py`, in that order.
+"""UDP -> session -> endpoint -> replay -> assemble -> open -> frames -> `delivery.py`.
+
+A record that is whole in one datagram may come from elsewhere: it is opened, and then the endpoint
+may move there (`roaming.py`).
 
 The order is the point: what costs little and needs no key comes first, and nothing moves the replay
 window before the record opened. Whatever is wrong with what a peer or a stranger sent is a counted
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.dataplane.delivery import Delivery
 from gateway.dataplane.landing import SLOTS, Landing
+from gateway.dataplane.roaming import follow
 from gateway.protocol.drops import Drop
 from gateway.protocol.reassembly import LIFETIME, Reassembly, fits_a_record
 from gateway.protocol.suites import Forged
@@ -59,16 +63,19 @@ class Inbound:
         udp: Udp,
         directory: Directory,
         heard: Callable[[Session], None],
+        moved: Callable[[Session], None],
         *,
         tun_offload: bool,
     ) -> None:
-        """`heard` is called for a session's first record.
+        """`heard` is called for a session's first record, `moved` for its new endpoint.
 
         `tun_offload`: let the kernel cut superpackets.
         """
         self._udp = udp
         self._directory = directory
         self._heard = heard
+        self._moved = moved
+        self._elsewhere = False  # whether the record being opened is not from its endpoint
         self._delivery = Delivery(tun, directory, offload=tun_offload)
         self._reassembly = Reassembly(self._incomplete)
         self._landing = Landing(self._spill)
@@ -179,7 +186,8 @@ class Inbound:
             if session is None:
                 directory.drop(Drop.UNKNOWN_SESSION)
             elif address != session.endpoint:
-                session.peer.drop(Drop.WRONG_ENDPOINT)
+                size = tail if slot + 1 == end else landing.size
+                self._open_from_elsewhere(session, header, slot, size, address, now)
             elif (old := session.window.check(counter)) is not None:
                 session.peer.drop(old)
             elif fragments == 1:
@@ -198,6 +206,32 @@ class Inbound:
                 size = tail if slot + 1 == end else landing.size
                 self._assemble(session, header, landing.bodies[start : start + size], now)
             slot += 1
+
+    def _open_from_elsewhere(  # noqa: PLR0917 - as `_open`
+        self,
+        session: Session,
+        header: tuple[int, int, int, int],
+        slot: int,
+        size: int,
+        address: Address,
+        now: float,
+    ) -> None:
+        """Open a record that is whole in this slot and did not come from the session's endpoint.
+
+        The session may go there then. A part of a longer record could not be told from noise.
+        """
+        _, fragments, _, counter = header
+        if fragments > 1 or not session.peer.roam:
+            session.peer.drop(Drop.WRONG_ENDPOINT)
+            return
+        if (old := session.window.check(counter)) is not None:
+            session.peer.drop(old)
+            return
+        self._elsewhere = True
+        self._open_in_place(session, 1, counter, slot, size, now)
+        self._elsewhere = False
+        if follow(self._directory, session, counter, HEADER_SIZE + size, address, now):
+            self._moved(session)
 
     def _assemble_in_place(  # noqa: PLR0917 - called for each record: keywords cost time
         self,
@@ -325,15 +359,23 @@ class Inbound:
         if fragments > 1 or size > self._landing.slot_size:
             self._landing.make_room_for(size)
         peer.heard = now
-        if not session.heard:
-            session.heard = True
-            self._heard(session)
+        if session.news:
+            self._learn(session)
         frames = parse_frames(self._plain, start, start + opened)
         if frames is None:
             peer.drop(Drop.BAD_FRAME)
             return
         self._filled = start + opened
         self._frames += frames
+
+    def _learn(self, session: Session) -> None:
+        """Take what it says that a record opened: the peer has the keys, or is where it moved."""
+        if not session.heard:
+            session.heard = True
+            self._heard(session)
+        if session.unproved and not self._elsewhere:
+            session.trust()
+        session.news = session.unproved
 
     def _deliver(self) -> None:
         """Hand on the frames of all records that this receive completed."""

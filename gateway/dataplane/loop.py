@@ -2,7 +2,10 @@
 
 Each device is drained up to a bound and then the other has its turn, so neither direction starves
 the other, and control is heard in each round. Packets never wait for control: without a link the
-sessions go on, and the loop waits on the leash for a new one.
+sessions go on until their lives end, and the loop waits on the leash for a new one.
+
+What falls due comes first in a round: after the machine slept no packet meets a key whose time is
+over.
 """
 
 from __future__ import annotations
@@ -17,8 +20,11 @@ from gateway.dataplane.commands import Commands
 from gateway.dataplane.inbound import Inbound
 from gateway.dataplane.outbound import Outbound
 from gateway.dataplane.sessions import Directory
+from gateway.dataplane.udp import plain
+from gateway.dataplane.upkeep import Upkeep
 from gateway.dataplane.uplink import LinkGoneError, Uplink
 from gateway.protocol.drops import Drop
+from gateway.protocol.keepalive import BEAT
 from gateway.protocol.wire import DATAGRAM_SIZE, MAX_FRAGMENTS
 
 if TYPE_CHECKING:
@@ -59,9 +65,11 @@ class Loop:
         self._udp_fd = udp.fileno()
         self._outbound = Outbound(tun, udp, self.directory, gso=tuning.udp_gso)
         self._inbound = Inbound(
-            tun, udp, self.directory, self._heard, tun_offload=tuning.tun_offload
+            tun, udp, self.directory, self._heard, self._moved, tun_offload=tuning.tun_offload
         )
-        self._commands = Commands(self.directory, self._outbound, self._inbound, udp.family)
+        self._commands = Commands(self.directory, self._outbound, self._inbound, udp.family, _now)
+        self._upkeep = Upkeep(self.directory, self._commands, self._outbound, self._send)
+        self._report_at = 0.0
         self._uplink: Uplink | None = None
         leash.setblocking(False)
         self._epoll = select.epoll()
@@ -77,12 +85,16 @@ class Loop:
         poll = self._epoll.poll
         udp = self._udp
         receive, transmit = self._inbound.drain, self._outbound.drain
-        report_at = _now() + REPORT_EVERY
+        beat_at = _now() + BEAT
+        self._report_at = _now() + REPORT_EVERY
         while True:
             asleep = _now()
             pending = udp.pending
-            ready = dict(poll(0.0 if pending else max(0.0, report_at - asleep)))
+            ready = dict(poll(0.0 if pending else max(0.0, beat_at - asleep)))
             now = _now()
+            if now >= beat_at:
+                beat_at = now + BEAT
+                self._tick(now)
             if leash_fd in ready:
                 if not self._obey_leash():
                     return
@@ -97,9 +109,6 @@ class Loop:
                 receive(now, most)
             if tun_fd in ready:
                 transmit(most)
-            if now >= report_at:
-                report_at = now + REPORT_EVERY
-                self._each_second(now)
 
     def close(self) -> None:
         """Let go of the link and the epoll descriptor; the devices are the caller's."""
@@ -138,6 +147,8 @@ class Loop:
                 if isinstance(message, link.Stop):
                     log.info("control says stop")
                     return False
+                if isinstance(message, link.Routes):
+                    break  # a batch takes milliseconds: packets have their turn before the next
         except LinkGoneError as error:
             self._drop_link(str(error))
         else:
@@ -169,7 +180,19 @@ class Loop:
     def _heard(self, session: Session) -> None:
         self._send(link.Heard(session.index))
 
+    def _moved(self, session: Session) -> None:
+        if session.peer.sending is session:  # so that the peer hears from us where it is now
+            self._outbound.send_empty(session)
+        self._send(link.Moved(session.index, plain(session.endpoint)))
+
+    def _tick(self, now: float) -> None:
+        if now >= self._report_at:
+            self._report_at = now + REPORT_EVERY
+            self._each_second(now)
+        self._upkeep.beat(now)
+
     def _each_second(self, now: float) -> None:
+        self._upkeep.second(now)
         self._inbound.expire(now)
         overruns, before = self._udp.overruns(), self._overruns
         if overruns != before:

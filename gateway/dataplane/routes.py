@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
-CACHED: Final = 65536  # addresses; about 10 MB when full
+CACHED: Final = 65536  # addresses, and pairs of them; about 10 MB each when full
 
 _BITS: Final = {4: 32, 16: 128}  # by address size in bytes
 
@@ -23,27 +23,31 @@ class Routes(Generic[T]):
     """Longest-prefix match from prefixes to peers, IPv4 and IPv6."""
 
     def __init__(self) -> None:
-        self._lengths: dict[int, list[tuple[int, dict[int, T]]]] = {4: [], 16: []}
+        self._lengths: dict[int, list[tuple[int, dict[int, T | None]]]] = {4: [], 16: []}
         """By address size: (bits after the prefix, prefixes), the longest prefix first."""
+        self._tables: dict[tuple[int, int], dict[int, T | None]] = {}
+        """The same, by address size and bits after the prefix."""
         self._cache: dict[bytes, T | None] = {}
+        self._pairs: dict[bytes, tuple[T | None, T | None]] = {}
 
     def __len__(self) -> int:
         """Prefixes."""
-        return sum(len(table) for family in self._lengths.values() for _, table in family)
+        return sum(map(len, self._tables.values()))
 
-    def add(self, prefix: str, peer: T) -> None:
+    def add(self, prefix: str, peer: T | None) -> None:
         """Add a prefix (`10.0.0.0/8`, `fd00::/64`) while the table is being built.
 
+        None: nobody's, whoever has a wider one. That is our own site.
         Raises ValueError when it is not one, or belongs to another peer already.
         """
         address, bits = parse(prefix)
-        shift = _BITS[len(address)] - bits
-        family = self._lengths[len(address)]
-        table = next((table for known, table in family if known == shift), None)
+        size = len(address)
+        shift = _BITS[size] - bits
+        table = self._tables.get((size, shift))
         if table is None:
-            table = {}
-            family.append((shift, table))
-            family.sort(key=lambda entry: entry[0])
+            table = self._tables[size, shift] = {}
+            self._lengths[size].append((shift, table))
+            self._lengths[size].sort(key=lambda entry: entry[0])
         if table.setdefault(int.from_bytes(address) >> shift, peer) is not peer:
             raise ValueError(f"{prefix} is given to two peers")
 
@@ -57,12 +61,23 @@ class Routes(Generic[T]):
         found = cache[address] = self._match(address)
         return found
 
+    def lookup_pair(self, addresses: bytes) -> tuple[T | None, T | None]:
+        """Find the peers of two addresses, side by side as in an IP header, at the price of one."""
+        pairs = self._pairs
+        if addresses in pairs:
+            return pairs[addresses]
+        if len(pairs) >= CACHED:
+            pairs.clear()
+        half = len(addresses) // 2
+        found = pairs[addresses] = self._match(addresses[:half]), self._match(addresses[half:])
+        return found
+
     def _match(self, address: bytes) -> T | None:
         number = int.from_bytes(address)
         for shift, table in self._lengths[len(address)]:
-            peer = table.get(number >> shift)
-            if peer is not None:
-                return peer
+            key = number >> shift
+            if key in table:
+                return table[key]
         return None
 
 

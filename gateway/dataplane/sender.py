@@ -78,8 +78,9 @@ class Sender:
         if length > MAX_RECORD or fragments > MAX_FRAGMENTS:
             peer.drop(Drop.TOO_LARGE, packets)
             return
-        if counter >= COUNTER_LIMIT:
-            peer.drop(Drop.COUNTER_EXHAUSTED, packets or 1)
+        if counter >= session.ceiling and not _may_leave(
+            session, length + fragments * HEADER_SIZE, packets or 1
+        ):
             return
         # Consumed before sealing and never given back, whatever happens from here on: two records
         # sealed under one counter would share a nonce.
@@ -96,6 +97,7 @@ class Sender:
                 self._transmit(fragments, size, tail, session.endpoint)
         except OSError as error:
             peer.tx_unsent += 1
+            session.wasted += length
             if error.errno == errno.EMSGSIZE and peer.shrink():
                 self.send_record(session, plain, packets)  # sealed anew, under a new counter
             else:
@@ -126,8 +128,9 @@ class Sender:
             if count and (tail < size or sealed_length > size or count * size + size > MAX_RECORD):
                 count = self._send_gathered(session, count, size, tail)
             counter = session.counter
-            if counter >= COUNTER_LIMIT:
-                peer.drop(Drop.COUNTER_EXHAUSTED)
+            if counter >= session.ceiling and not _may_leave(
+                session, sealed_length + HEADER_SIZE, 1
+            ):
                 continue
             session.counter = counter + 1  # before sealing: see send_record
             if not count:
@@ -153,6 +156,7 @@ class Sender:
             self._transmit(count, size, tail, session.endpoint)
         except OSError as error:
             peer.tx_unsent += count
+            session.wasted += (count - 1) * size + tail
             if error.errno == errno.EMSGSIZE:
                 peer.shrink()
             peer.drop(SEND_FAILURES.get(error.errno or 0, Drop.SEND_FAILED), count)
@@ -206,3 +210,15 @@ class Sender:
                 parts.append(self._headers[i * HEADER_SIZE : (i + 1) * HEADER_SIZE])
                 parts.append(self._sealed[i * size : (i + 1) * size])
         return parts
+
+
+def _may_leave(session: Session, size: int, packets: int) -> bool:
+    """Whether a record beyond the session's ceiling may be sealed and sent: `size` bytes of UDP."""
+    if session.counter >= COUNTER_LIMIT:
+        session.peer.drop(Drop.COUNTER_EXHAUSTED, packets)
+        return False
+    if size > session.allowance:
+        session.peer.drop(Drop.UNPROVED_ENDPOINT, packets)
+        return False
+    session.allowance -= size
+    return True

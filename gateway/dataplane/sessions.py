@@ -1,7 +1,8 @@
 """Peers, their sessions and the routes to them: what both directions look things up in.
 
 Control makes and ends them through `commands.py`. A session's keys are nowhere but in its two
-functions, inside C objects: no attribute holds them, no repr shows them.
+functions, inside C objects: no attribute holds them, no repr shows them. They die with the session:
+when control says so, or by themselves (`upkeep.py`).
 """
 
 from __future__ import annotations
@@ -13,14 +14,23 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.dataplane.routes import Routes
 from gateway.link import PeerCounters
+from gateway.protocol.drops import Drop
+from gateway.protocol.keepalive import Keepalive
 from gateway.protocol.replay import ReplayWindow
 from gateway.protocol.suites import SUITES
-from gateway.protocol.wire import HEADER_SIZE, MAX_RECORD, MIN_DATAGRAM_SIZE
+from gateway.protocol.wire import (
+    BLOCK,
+    COUNTER_LIMIT,
+    FRAME_HEADER_SIZE,
+    HEADER_SIZE,
+    KEY_LIMIT,
+    MAX_RECORD,
+    MIN_DATAGRAM_SIZE,
+)
 
 if TYPE_CHECKING:
     from gateway.dataplane.udp import Address
-    from gateway.link import Install
-    from gateway.protocol.drops import Drop
+    from gateway.link import Install, Options
 
 KEYS_REMEMBERED: Final = 65536  # digests of send keys, 16 bytes each
 
@@ -38,11 +48,14 @@ class Peer:
 
     __slots__ = (
         "_allowed",
+        "_counted",
         "datagram_size",
         "drops",
         "heard",
+        "keepalive",
         "limit",
         "name",
+        "roam",
         "room",
         "rx_bytes",
         "rx_datagrams",
@@ -52,6 +65,7 @@ class Peer:
         "rx_records",
         "sending",
         "span",
+        "transit",
         "tx_bytes",
         "tx_datagrams",
         "tx_large",
@@ -65,6 +79,9 @@ class Peer:
         self.sending: Session | None = None
         self.drops: dict[str, int] = {}
         self.heard: float | None = None
+        self.roam, self.transit = True, False
+        self.keepalive = Keepalive()
+        self._counted = 0
         self.rx_packets = self.rx_bytes = self.rx_records = 0
         self.rx_datagrams = self.rx_large = self.rx_lost = 0
         self.tx_packets = self.tx_bytes = self.tx_records = 0
@@ -98,9 +115,34 @@ class Peer:
         self.datagram_size = self._allowed
         self._measure()
 
+    def configure(self, options: Options) -> None:
+        """Take the configuration's word."""
+        self.roam, self.transit = options.roam, options.transit
+        self.keepalive.always, self.keepalive.after = options.keepalive, options.keepalive_after
+
+    def send_on(self, session: Session | None) -> None:
+        """Send on this session from now on."""
+        self.count_sealed()
+        self.sending = session
+
+    def count_sealed(self) -> None:
+        """Put what was sent since the last time down to the session in use.
+
+        From totals, so that no record costs more; what was sealed and did not leave is in
+        `wasted`.
+        """
+        total = self.tx_bytes + self.tx_packets * FRAME_HEADER_SIZE
+        if self.sending is not None:
+            self.sending.sealed += total - self._counted
+        self._counted = total
+
     def drop(self, reason: Drop, count: int = 1) -> None:
         """Count a drop of this peer's."""
         self.drops[reason] = self.drops.get(reason, 0) + count
+
+    def refused(self) -> int:
+        """Packets that it sent and that we did not deliver: it is owed an answer all the same."""
+        return sum(self.drops.get(reason, 0) for reason in _REFUSALS)
 
     def counters(self) -> PeerCounters:
         """Return the totals as control gets them."""
@@ -108,6 +150,18 @@ class Peer:
         drops = {str(reason): count for reason, count in self.drops.items()}
         return PeerCounters(drops=drops, heard=self.heard, **totals)
 
+
+_REFUSALS: Final = (
+    Drop.BAD_FRAME,
+    Drop.NOT_IP,
+    Drop.BAD_OFFLOAD,
+    Drop.WRONG_SOURCE,
+    Drop.NO_TRANSIT,
+    Drop.BAD_DESTINATION,
+    Drop.TUN_DOWN,
+    Drop.TUN_REFUSED,
+    Drop.TUN_FAILED,
+)
 
 _REPORTED: Final = tuple(
     name for name in PeerCounters.__struct_fields__ if name not in {"drops", "heard"}
@@ -118,38 +172,82 @@ class Session:
     """One set of keys with a peer: `index` names it to us, `peer_index` to the peer."""
 
     __slots__ = (
+        "allowance",
+        "announced",
+        "ceiling",
         "counter",
         "endpoint",
+        "expires",
         "heard",
         "index",
         "missing",
+        "moved_at",
+        "news",
+        "number",
         "open",
         "overhead",
         "peer",
         "peer_index",
         "rx_records",
         "seal",
+        "sealed",
+        "unproved",
+        "wasted",
         "window",
     )
 
-    def __init__(self, order: Install, peer: Peer, endpoint: Address) -> None:
+    def __init__(
+        self, order: Install, peer: Peer, endpoint: Address, number: int, now: float
+    ) -> None:
         suite = SUITES[order.suite]
         self.index = order.index
+        self.number = number
+        """Of those installed: the newer session has the higher one."""
+        self.expires = now + order.lifetime
         self.peer = peer
         self.peer_index = order.peer_index
         self.endpoint = endpoint
+        self.moved_at = float("-inf")
         self.overhead = suite.overhead
         self.seal = suite.sealer(order.send_key)
         self.open = suite.opener(order.receive_key)
         self.window = ReplayWindow()
         self.counter = 0
         """Of the next record. Only ever grows."""
+        self.ceiling = COUNTER_LIMIT
+        """Records of lower counters leave unasked; from here on `sender.py` looks at each."""
+        self.unproved = False
+        """Whether the endpoint moved, and no second record came from there."""
+        self.allowance = 0
+        """Bytes that may be sent to an unproved endpoint."""
+        self.sealed = self.wasted = 0
+        """Bytes, as last counted (`Peer.count_sealed`), and bytes that did not leave."""
         self.heard = False
         """Whether a record of this session has opened."""
+        self.news = True
+        """Whether the next record that opens tells something: the first, or an endpoint's proof."""
+        self.announced = 0
+        """Times that it was announced again."""
         self.rx_records = 0
         """That opened."""
         self.missing = 0
         """Counters passed over, when they were last counted."""
+
+    @property
+    def worn_out(self) -> bool:
+        """Whether the key sealed all that it may: records and blocks, a partial one as whole."""
+        blocks = (self.sealed + self.wasted) // BLOCK + self.counter
+        return self.counter + blocks >= KEY_LIMIT
+
+    def doubt(self, allowance: int) -> None:
+        """Send only so many bytes until the endpoint has proved itself."""
+        self.unproved = self.news = True
+        self.allowance, self.ceiling = allowance, 0
+
+    def trust(self) -> None:
+        """Send whatever there is: the endpoint is the peer's."""
+        self.unproved = False
+        self.ceiling = COUNTER_LIMIT
 
     def __repr__(self) -> str:
         return f"Session({self.index:#010x}, {self.peer.name!r})"
@@ -168,6 +266,7 @@ class Directory:
         self.drops: dict[str, int] = {}
         self._digest_key = os.urandom(32)
         self._send_keys: OrderedDict[bytes, None] = OrderedDict()
+        self._installed = 0
 
     def peer(self, name: str) -> Peer:
         """Return the peer of this name, new if need be."""
@@ -189,8 +288,8 @@ class Directory:
                 session.peer.rx_lost = max(0, lost)
             session.missing = missing
 
-    def install(self, order: Install, endpoint: Address) -> Session:
-        """Make a session. Raises InstallError.
+    def install(self, order: Install, endpoint: Address, now: float) -> Session:
+        """Make a session, whose life begins now. Raises InstallError.
 
         A key that has sealed before would start again at counter 0: the same nonces for other
         records, which ends AES-GCM. So a send key is taken once in the life of this process, and
@@ -208,7 +307,9 @@ class Directory:
         if len(self._send_keys) >= KEYS_REMEMBERED:
             self._send_keys.popitem(last=False)
         self._send_keys[digest] = None
-        session = self.sessions[order.index] = Session(order, self.peer(order.peer), endpoint)
+        self._installed += 1
+        session = Session(order, self.peer(order.peer), endpoint, self._installed, now)
+        self.sessions[order.index] = session
         return session
 
     def retire(self, index: int) -> None:
@@ -217,5 +318,5 @@ class Directory:
         if session is None:
             return
         if session.peer.sending is session:
-            session.peer.sending = None
+            session.peer.send_on(None)
         del session.seal, session.open

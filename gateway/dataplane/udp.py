@@ -1,7 +1,8 @@
 """The UDP socket: how the supervisor opens it, how the data plane uses it, and a fake network.
 
 Addresses here are the socket's own (`Address`): on an IPv6 socket an IPv4 peer is `::ffff:a.b.c.d`.
-`resolve` makes one from an endpoint as configured, once, when a session is installed.
+`resolve` makes one from an endpoint as configured, once, when a session is installed; `plain` makes
+an endpoint from where a record came.
 """
 
 from __future__ import annotations
@@ -265,6 +266,17 @@ def resolve(host: str, port: int, family: int) -> Address:
     packed = ip.packed if ip.version == 6 else ipaddress.ip_address(f"::ffff:{host}").packed
     scope = int(ip.scope_id) if ip.version == 6 and ip.scope_id else 0
     return socket.inet_ntop(socket.AF_INET6, packed), port, 0, scope
+
+
+def plain(address: Address) -> tuple[str, int]:
+    """Return the endpoint that `resolve` makes this address of: no IPv4-mapped, scope included."""
+    host, port = address[:2]
+    if len(address) == 2:
+        return host, port
+    ip = ipaddress.IPv6Address(host.partition("%")[0])
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped), port
+    return (f"{ip}%{address[3]}" if address[3] else str(ip)), port
 
 
 def open_udp(address: str, port: int) -> socket.socket:

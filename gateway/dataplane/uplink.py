@@ -14,7 +14,7 @@ from gateway import link
 if TYPE_CHECKING:
     import socket
 
-LONGEST_QUEUE: Final = 4096  # messages; only `Heard` can pile up
+LONGEST_QUEUE: Final = 4096  # messages; only what sessions tell can pile up
 
 
 class LinkGoneError(Exception):

@@ -44,6 +44,7 @@ class Drop(StrEnum):
     NOT_IP = "not-ip", "neither an IPv4 nor an IPv6 packet"
     BAD_OFFLOAD = "bad-offload", "its offload header does not fit the packet"
     WRONG_SOURCE = "wrong-source", "its source address does not belong to the peer that sent it"
+    NO_TRANSIT = "no-transit", "is for another peer, and its sender has no `transit`"
     BAD_DESTINATION = "bad-destination", "a destination that no site can have (loopback and such)"
     TUN_DOWN = "tun-down", "the TUN is down (EIO)"
     TUN_REFUSED = "tun-refused", "the kernel refused the packet (EINVAL)"
@@ -53,6 +54,10 @@ class Drop(StrEnum):
     NO_ROUTE = "no-route", "no peer has this destination"
     NO_SESSION = "no-session", "the peer of this destination has no session"
     COUNTER_EXHAUSTED = "counter-exhausted", "the session sealed as many records as one key may"
+    UNPROVED_ENDPOINT = (
+        "unproved-endpoint",
+        "the peer has a new endpoint that must prove itself before more is sent there",
+    )
     TOO_LARGE = "too-large", "does not fit one record"
     SEND_REFUSED = "send-refused", "a local firewall refused the datagram (EPERM, EACCES)"
     UNREACHABLE = "unreachable", "this system has no way to the peer's endpoint (ENETUNREACH …)"

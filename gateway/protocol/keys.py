@@ -2,6 +2,7 @@
 
     transcript = SHA-256("twosite/1 handshake" | initiator certificate's SHA-256
                          | responder certificate's SHA-256 | hello | welcome)
+    rekey:       SHA-256("twosite/1 rekey" | transcript before | rekey | rekey-reply)
     prk        = HKDF-Extract(salt = transcript, ikm = x25519 secret | mlkem secret)
     key(label) = HKDF-Expand(prk, "twosite/1 " label " " suite " " length, length)
     mac        = HMAC-SHA256(confirm key, transcript)
@@ -29,6 +30,7 @@ from gateway.protocol.suites import KEY_SIZE
 
 LABEL: Final = b"twosite/1 "
 HANDSHAKE: Final = b"twosite/1 handshake"
+REKEY: Final = b"twosite/1 rekey"
 HASH_LENGTH: Final = 32  # SHA-256
 
 
@@ -100,6 +102,16 @@ def transcript(initiator: bytes, responder: bytes, hello: bytes, welcome: bytes)
     if len(initiator) != HASH_LENGTH or len(responder) != HASH_LENGTH:
         raise ValueError("a certificate's SHA-256 is 32 bytes")
     return sha256(HANDSHAKE + initiator + responder + hello + welcome).digest()
+
+
+def rekey_transcript(before: bytes, rekey: bytes, reply: bytes) -> bytes:
+    """Hash what both sides saw: the transcript of the keys in use, and the two frames as sent.
+
+    So new keys hang on the certificates and on every exchange before.
+    """
+    if len(before) != HASH_LENGTH:
+        raise ValueError("a transcript is 32 bytes")
+    return sha256(REKEY + before + rekey + reply).digest()
 
 
 def derive(transcript_hash: bytes, secret: bytes, suite: str) -> SessionKeys:

@@ -7,7 +7,7 @@ Every value has exactly one encoding: fields in the order below, no space, bytes
 decoder encodes again and compares. So unknown fields, duplicate keys, NaN and second spellings are
 refused, and what two sides hashed is what both of them read.
 
-Who may send what when stands in `handshake.py`.
+Who may send what when stands in `handshake.py` and `rekey.py`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,70 @@ class PathReport(Message, frozen=True, tag="path-report"):
     large: Total
 
 
-AnyMessage = Hello | Welcome | Reject | Confirm | Ready | Disconnect | Ping | Pong | PathReport
+class Rekey(Message, frozen=True):
+    """The side that dialled: new halves of the key exchange, for the session named by `index`."""
+
+    suites: Annotated[list[SuiteName], msgspec.Meta(min_length=1, max_length=16)]
+    x25519: X25519Key
+    mlkem: MlkemKey
+    index: Index
+
+
+class RekeyReply(Message, frozen=True, tag="rekey-reply"):
+    """The other side: its halves. Its data plane holds the new keys and receives on them."""
+
+    suite: SuiteName
+    x25519: X25519Key
+    mlkem: MlkemCiphertext
+    index: Index
+
+
+class RekeyConfirm(Message, frozen=True, tag="rekey-confirm"):
+    """The side that dialled: proof that I derived the same keys; I receive on them."""
+
+    mac: Mac
+
+
+class RekeyReady(Message, frozen=True, tag="rekey-ready"):
+    """The same proof. The new session is in use; the old one fades."""
+
+    mac: Mac
+
+
+class RekeyReject(Message, frozen=True, tag="rekey-reject"):
+    """Either: not these new keys, and why. The session in use stays as it is."""
+
+    code: Code
+    message: Text
+
+
+class RekeyRequest(Message, frozen=True, tag="rekey-request"):
+    """The side that was dialled: please rekey, with one of these suites (none: any).
+
+    `index` names my session to be replaced: a request that crosses a rekey is void.
+    """
+
+    suites: Annotated[list[SuiteName], msgspec.Meta(max_length=16)]
+    index: Index
+
+
+AnyMessage = (
+    Hello
+    | Welcome
+    | Reject
+    | Confirm
+    | Ready
+    | Disconnect
+    | Ping
+    | Pong
+    | PathReport
+    | Rekey
+    | RekeyReply
+    | RekeyConfirm
+    | RekeyReady
+    | RekeyReject
+    | RekeyRequest
+)
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)

@@ -43,8 +43,12 @@ MIN_DATAGRAM_SIZE: Final = 1232  # 1280, IPv6's least MTU (RFC 8200 5) - 40 (IPv
 SMALL: Final = MIN_DATAGRAM_SIZE - HEADER_SIZE  # bytes of a fragment that any path carries
 MAX_DATAGRAM_SIZE: Final = 65507  # 65,535 - 20 (IPv4) - 8 (UDP)
 COUNTER_LIMIT: Final = 1 << 36
-"""Records that one key may seal: of at most 2^12 AES blocks each, so 2^48 blocks, and telling
-AES-GCM from ideal has a chance of 2^-33 (blocks^2 / 2^129). Rekeying by age comes long before."""
+"""Records that one key may seal, at the very most: none has a counter that high."""
+KEY_LIMIT: Final = 1 << 36
+"""Records and AES blocks, counted together, after which a key is destroyed: telling AES-GCM from
+ideal then has a chance of 2^-57 (blocks^2 / 2^129). Looked at each second: a few more are no harm.
+Rekeying by age comes long before."""
+BLOCK: Final = 16  # bytes, of AES
 
 FRAME_LENGTH: Final = Struct(">H")
 VNET_HEADER_SIZE: Final = 10  # struct virtio_net_hdr, VIRTIO 1.2, 5.1.6

@@ -84,7 +84,7 @@ def flow(stand: Stand, seconds: int, *words: str) -> Mapping[str, Any]:
     argv = ["iperf3", "-J", "-c", stand.address(HOSTS[1]), "-t", str(seconds), *words]
     deadline = time.monotonic() + _BUSY
     while True:
-        said = stand.run(HOSTS[0], argv, timeout=seconds + 20).json()
+        said = stand.run(HOSTS[0], argv, timeout=seconds + 40).json()
         error = said.get("error")
         if error is None:
             end: Mapping[str, Any] = said["end"]

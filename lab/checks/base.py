@@ -137,6 +137,17 @@ def perform(check: Check, engine: Engine) -> Result:
 # ---- what checks share
 
 
+def hosts(engine: Engine) -> tuple[Node, ...]:
+    """Return the hosts of the first two sites: where checks 1 to 7 are, however many sites."""
+    served = [gateway.site for gateway in gateways(engine)]
+    return tuple(host for host in engine.topology.hosts if host.site in served)
+
+
+def gateways(engine: Engine) -> tuple[Node, ...]:
+    """Return the gateways of the first two sites."""
+    return engine.topology.gateways[:2]
+
+
 @dataclass(frozen=True, slots=True)
 class Direction:
     """From one host to a host of another site, over one version of IP."""
@@ -160,13 +171,17 @@ class Direction:
 
 
 def directions(engine: Engine, *versions: int) -> list[Direction]:
+    """Return every direction between the first two sites, for these versions of IP."""
+    return between(hosts(engine), *versions)
+
+
+def between(ends: Sequence[Node], *versions: int) -> list[Direction]:
     """Return every direction between hosts of different sites, for these versions of IP."""
-    hosts = engine.topology.hosts
     return [
         Direction(source, target, version)
         for version in versions
-        for source in hosts
-        for target in hosts
+        for source in ends
+        for target in ends
         if source.site != target.site
     ]
 
@@ -231,19 +246,24 @@ def ping(engine: Engine, node: str, address: str, count: int = 3) -> Ping:
 
 def disconnect(engine: Engine) -> None:
     """Take the tunnel down by command, at the side that connects; its process goes on."""
-    for gateway in engine.topology.gateways:
-        for peer in gateway.connects:
-            _command(engine, gateway.name, "disconnect", peer)
+    _tunnel(engine, "disconnect")
 
 
 def connect(engine: Engine) -> None:
     """Let the tunnel come up again; returns before it is there."""
-    for gateway in engine.topology.gateways:
-        for peer in gateway.connects:
-            _command(engine, gateway.name, "connect", peer)
+    _tunnel(engine, "connect")
 
 
-def _command(engine: Engine, gateway: str, verb: str, peer: str) -> None:
+def _tunnel(engine: Engine, verb: str) -> None:
+    ends = gateways(engine)
+    for gateway in ends:
+        for peer in ends:
+            if peer.name in gateway.connects:
+                command(engine, gateway.name, verb, peer.name)
+
+
+def command(engine: Engine, gateway: str, verb: str, peer: str) -> None:
+    """Tell a gateway what to do with a peer."""
     done = engine.run(gateway, ["gateway", verb, peer], timeout=15)
     if not done.ok:
         reason = (done.stderr.strip() or f"exit {done.returncode}").splitlines()[-1]

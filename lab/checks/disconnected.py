@@ -12,7 +12,17 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from lab.bringup import wait_healthy
-from lab.checks.base import RECOVERY, Direction, connect, directions, disconnect, ping, side_by_side
+from lab.checks.base import (
+    RECOVERY,
+    Direction,
+    connect,
+    directions,
+    disconnect,
+    gateways,
+    hosts,
+    ping,
+    side_by_side,
+)
 
 if TYPE_CHECKING:
     from lab.checks.base import Findings
@@ -56,11 +66,11 @@ def _near(engine: Engine) -> list[tuple[str, str, str]]:
     """Return what must be reachable without a tunnel: (source, address, whose)."""
     topology = engine.topology
     found = []
-    for host in topology.hosts:
+    for host in hosts(engine):
         gateway = topology.gateway_of(host.site or "")
         found.append((host.name, gateway.address_on(host.site or ""), gateway.name))
-    for gateway in topology.gateways:
-        for other in topology.gateways:
+    for gateway in gateways(engine):
+        for other in gateways(engine):
             if other is not gateway:
                 address = other.address_on(topology.wan_of(other).name)
                 found.append((gateway.name, address, f"{other.name} over {topology.router.name}"))

@@ -25,6 +25,7 @@ from lab.checks.base import (
     connect,
     directions,
     disconnect,
+    gateways,
     side_by_side,
     strangers,
 )
@@ -45,8 +46,8 @@ _UNTIL_INPUT_ENDS: Final = 'ping "$@" & read -r _; kill $!'  # ping itself never
 
 def run(engine: Engine, findings: Findings) -> None:
     """Three outages and the control, one after the other: they share the tunnel."""
-    connecting = next(g.name for g in engine.topology.gateways if g.connects)
-    listening = next(g.name for g in engine.topology.gateways if g.listens)
+    connecting = next(g.name for g in gateways(engine) if g.connects)
+    listening = next(g.name for g in gateways(engine) if g.listens)
     outages: list[tuple[str, Callable[[], None], Callable[[], None]]] = [
         (
             f"{connecting} stopped",
@@ -154,7 +155,10 @@ def _sniffer(engine: Engine, marker: bytes) -> Iterator[Running]:
 
 @contextmanager
 def _without_blackholes(engine: Engine, gateway: str) -> Iterator[None]:
-    """Take the IPv4 blackhole routes of a gateway away, whoever set them, and put them back."""
+    """Take what stops the leak in IPv4 away, whoever set it, and put it back.
+
+    The gateway's own are `unreachable`, the lab's `blackhole`.
+    """
 
     def route(*words: str) -> str:
         done = engine.run(gateway, ["ip", "-4", "route", *words], rights=True)
@@ -162,7 +166,8 @@ def _without_blackholes(engine: Engine, gateway: str) -> Iterator[None]:
             raise LabError(f"{gateway}: ip route {' '.join(words)}: {done.stderr.strip()}")
         return done.stdout
 
-    lines = [line.split() for line in route("show", "type", "blackhole").splitlines()]
+    kinds = ("blackhole", "unreachable")
+    lines = [line.split() for kind in kinds for line in route("show", "type", kind).splitlines()]
     for words in lines:
         route("del", *words)
     try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from lab.checks.base import PROBE_PORT, PROBE_START, directions, side_by_side
+from lab.checks.base import PROBE_PORT, PROBE_START, directions, hosts, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,17 +31,16 @@ _PORT: Final = PROBE_PORT + 1  # its own, so that checks run side by side
 
 def run(engine: Engine, findings: Findings) -> None:
     """Knock from every host on every other."""
-    hosts = [host.name for host in engine.topology.hosts]
+    ends = [host.name for host in hosts(engine)]
     with ExitStack() as stack:
-        sniffers = {h: stack.enter_context(engine.probe(h, "sniffer")) for h in hosts}
-        responders = [stack.enter_context(engine.probe(h, "responder", str(_PORT))) for h in hosts]
+        sniffers = {h: stack.enter_context(engine.probe(h, "sniffer")) for h in ends}
+        responders = [stack.enter_context(engine.probe(h, "responder", str(_PORT))) for h in ends]
         for probe in [*sniffers.values(), *responders]:
             probe.json(PROBE_START)
-        sources = [host.name for host in engine.topology.hosts]
         side_by_side(
             lambda work, *rest: work(engine, findings, *rest),
-            [*[_knock] * len(sources), _controls],
-            [*sources, sources[0]],
+            [*[_knock] * len(ends), _controls],
+            [*ends, ends[0]],
         )
         for host, sniffer in sniffers.items():
             _arrivals(engine, host, sniffer.finish()["flows"], findings)

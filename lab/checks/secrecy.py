@@ -13,7 +13,15 @@ import secrets
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from lab.checks.base import PROBE_PORT, PROBE_START, directions, side_by_side, strangers
+from lab.checks.base import (
+    PROBE_PORT,
+    PROBE_START,
+    directions,
+    gateways,
+    hosts,
+    side_by_side,
+    strangers,
+)
 
 if TYPE_CHECKING:
     from lab.checks.base import Findings
@@ -30,17 +38,15 @@ def run(engine: Engine, findings: Findings) -> None:
     router = engine.topology.router.name
     marker, bare = secrets.token_bytes(_MARKER), secrets.token_bytes(_MARKER)
     with ExitStack() as stack:
-        probes = [
-            engine.probe(host.name, "responder", str(_PORT)) for host in engine.topology.hosts
-        ]
+        probes = [engine.probe(host.name, "responder", str(_PORT)) for host in hosts(engine)]
         sniffer = engine.probe(router, "sniffer", "--marker", marker.hex(), "--marker", bare.hex())
         for probe in [*probes, sniffer]:
             stack.enter_context(probe)
         for probe in [*probes, sniffer]:
             probe.json(PROBE_START)
-        hosts = [host.name for host in engine.topology.hosts]
-        crossed = side_by_side(lambda host: _cross(engine, host, marker), hosts)
-        first, *_, last = engine.topology.gateways
+        names = [host.name for host in hosts(engine)]
+        crossed = side_by_side(lambda host: _cross(engine, host, marker), names)
+        first, last = gateways(engine)
         outside = last.address_on(engine.topology.wan_of(last).name)
         argv = (str(_PORT), outside, "--payload", bare.hex())
         with engine.probe(first.name, "exchange", *argv) as probe:

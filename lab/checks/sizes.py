@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from lab.checks.base import PROBE_PORT, PROBE_START, Direction, directions, side_by_side
+from lab.checks.base import PROBE_PORT, PROBE_START, Direction, directions, hosts, side_by_side
 
 if TYPE_CHECKING:
     from lab.checks.base import Findings
@@ -26,10 +26,10 @@ _PORT: Final = PROBE_PORT + 2
 
 def run(engine: Engine, findings: Findings) -> None:
     """Send every size every way."""
-    hosts = engine.topology.hosts
     with ExitStack() as stack:
         for probe in [
-            stack.enter_context(engine.probe(host.name, "responder", str(_PORT))) for host in hosts
+            stack.enter_context(engine.probe(host.name, "responder", str(_PORT)))
+            for host in hosts(engine)
         ]:
             probe.json(PROBE_START)
 

@@ -4,6 +4,7 @@ A lab comes up in this order (`lab/bringup.py`); every step is idempotent: `up` 
 
   create()            networks and whatever nodes stand on; no node runs yet
   seeded() / seed()   files into a gateway, before its gateway process starts
+  prune()             nodes and networks of the lab that the topology has not (any longer) go
   start(node)         the node runs, has its addresses, sysctls and the routes of `routing.py`; a
                       gateway's process runs too. Called for all nodes in parallel.
 
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from lab.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -251,8 +252,8 @@ class Engine(ABC):
         """Make networks and what nodes stand on (images, containers). No node is started."""
 
     @abstractmethod
-    def seeded(self, node: str) -> bool:
-        """Say whether `seed` has put files into this node. True also when the node is stopped."""
+    def seeded(self, node: str) -> str | None:
+        """Return the `gateway.toml` of this node as it is, run it or not; None before `seed`."""
 
     @abstractmethod
     def seed(self, node: str, files: Mapping[str, bytes]) -> None:
@@ -261,6 +262,14 @@ class Engine(ABC):
         Certificates (`.crt`) get mode 0644, all else 0600; all owned by root. Works before the
         node has ever run. The gateway's config is the file `gateway.toml` of these.
         """
+
+    @abstractmethod
+    def configure(self, node: str, text: str) -> None:
+        """Replace the `gateway.toml` of a node that has its seeds, and nothing else."""
+
+    @abstractmethod
+    def prune(self) -> None:
+        """Remove the nodes and networks of this lab that the topology has not, and no others."""
 
     @abstractmethod
     def start(self, node: str) -> None:
@@ -292,6 +301,13 @@ class Engine(ABC):
     @abstractmethod
     def states(self) -> Mapping[str, NodeState]:
         """Return every node of the topology as it is now."""
+
+    @abstractmethod
+    def present(self) -> Collection[str]:
+        """Name the nodes of this lab that are there, run they or not, of any topology.
+
+        Names of networks may be among them.
+        """
 
     @abstractmethod
     def leftovers(self) -> Sequence[str]:

@@ -36,13 +36,14 @@ from lab.errors import EngineError
 from lab.topology import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from docker.models.containers import Container
 
     from lab.topology import Node
 
 _CONFIG: Final = "/etc/gateway"
+_COMPOSE_NETWORK: Final = "com.docker.compose.network"  # a label: the network's key in the file
 _WIRE_TIMEOUT: Final = 30  # s; it takes half a second
 _CLEAN_STOP: Final = 10  # s; the gateway promises five
 _ATTEMPTS: Final = 5  # of `down`: a killed controller's Docker client may still be making things
@@ -89,18 +90,21 @@ class DockerEngine(Engine):
         subnets.check(self.topology, subnets.of_machine(bridges))
         images.compose_up(self.topology, version, self.emit)
 
-    def seeded(self, node: str) -> bool:
-        """Say whether the gateway has its config."""
+    def seeded(self, node: str) -> str | None:
+        """Read the gateway's config out of its volume."""
         container = self._find(node)
         if container is None:
-            return False
+            return None
         try:
-            container.get_archive(f"{_CONFIG}/gateway.toml")
+            chunks, _ = container.get_archive(f"{_CONFIG}/gateway.toml")
+            packed = io.BytesIO(b"".join(chunks))
         except NotFound:
-            return False
+            return None
         except (DockerException, requests.RequestException) as error:
             raise EngineError(f"{node}: cannot read its config: {_why(error)}") from None
-        return True
+        with tarfile.open(fileobj=packed) as archive:
+            file = archive.extractfile("gateway.toml")
+            return "" if file is None else file.read().decode(errors="replace")
 
     def seed(self, node: str, files: Mapping[str, bytes]) -> None:
         """Put the gateway's files into its volume; the config last: it says that all are there."""
@@ -115,10 +119,14 @@ class DockerEngine(Engine):
         with _told(f"{node}: cannot put files into {_CONFIG}"):
             self._container(node).put_archive(_CONFIG, packed.getvalue())
 
+    def configure(self, node: str, text: str) -> None:
+        """Put one file beside the others."""
+        self.seed(node, {"gateway.toml": text.encode()})
+
     def start(self, node: str) -> None:
         """Run the node's container and give it its routes and its wire."""
         container = self._container(node)
-        if self._is_gateway(node) and not self.seeded(node):
+        if self._is_gateway(node) and self.seeded(node) is None:
             raise EngineError(f"{node}: has no config yet; `lab up` makes one")
         with _told(f"{node}: cannot start"):
             if container.status != "running":
@@ -157,6 +165,21 @@ class DockerEngine(Engine):
         except APIError as error:
             raise EngineError(f"{node}: cannot end its gateway: {_why(error)}") from None
 
+    def prune(self) -> None:
+        """Remove containers first: networks and volumes go when nobody uses them."""
+        nodes, networks = self.topology.nodes, self.topology.networks
+        with _told("cannot remove what the lab has no longer"):
+            api = self._client.api
+            for entry in api.containers(all=True, filters=self._labelled):
+                if entry["Labels"].get("node", next(iter(nodes))) not in nodes:
+                    self._remove_container(entry)
+            for network in api.networks(filters=self._labelled):
+                if network["Labels"].get(_COMPOSE_NETWORK) not in networks:
+                    api.remove_network(network["Id"])
+            for volume in api.volumes(filters=self._labelled)["Volumes"] or ():
+                if volume["Labels"].get("node") not in nodes:
+                    api.remove_volume(volume["Name"], force=True)
+
     def down(self) -> None:
         """Remove containers (sidecars too), networks, volumes, and images that lost their name."""
         self._end_compose()
@@ -191,6 +214,12 @@ class DockerEngine(Engine):
             name: self._state(node, by_name.get(self._name(name)))
             for name, node in self.topology.nodes.items()
         }
+
+    def present(self) -> Collection[str]:
+        """Name the nodes that containers carry as a label."""
+        with _told("cannot list containers"):
+            found = self._client.api.containers(all=True, filters=self._labelled)
+        return {entry["Labels"]["node"] for entry in found if "node" in entry["Labels"]}
 
     def leftovers(self) -> Sequence[str]:
         """Name containers, networks and volumes with this lab's label."""

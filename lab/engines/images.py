@@ -4,6 +4,9 @@
 base image, and the settings of its proxy (CA bundle, package index), which are secrets of the
 builds: no file and no image layer keeps them.
 
+Compose gets the file without what is dormant (`compose_file`). It has no word for a network that a
+service is on only with a profile: `internet` would make the WANs of sites that nobody asked for.
+
 Not here: anything that runs (`docker.py`).
 """
 
@@ -15,6 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import yaml
 
 from lab.engines.base import Event, kill_group
 from lab.errors import EngineError
@@ -32,14 +37,34 @@ _SECRET_CA: Final = "/run/secrets/ca"  # noqa: S105 - where a build finds the bu
 
 
 def compose_argv(topology: Topology, *words: str) -> list[str]:
-    """Return a `docker compose` command for this lab. Its words also mark it in /proc."""
+    """Return a `docker compose` command that reads its file from standard input.
+
+    Its words also mark it in /proc.
+    """
+    return [
+        *("docker", "compose", "--file", "-", "--project-name", topology.name),
+        *("--project-directory", str(ROOT), *words),
+    ]
+
+
+def compose_file(topology: Topology) -> str:
+    """Return the topology's file as it is for Compose, variables too, without what is dormant."""
     file = Path(topology.file)
     if not file.is_file():
         file = ROOT / file.name
-    return [
-        *("docker", "compose", "--file", str(file), "--project-name", topology.name),
-        *("--project-directory", str(ROOT), *words),
-    ]
+    whole = yaml.safe_load(file.read_text(encoding="utf-8"))
+    kept = {name: whole["services"][name] for name in topology.nodes}
+    for name, service in kept.items():
+        service.pop("profiles", None)
+        ports = {port.network for port in topology.nodes[name].ports}
+        service["networks"] = {k: v for k, v in service["networks"].items() if k in ports}
+    whole["services"] = kept
+    whole["networks"] = {name: whole["networks"][name] for name in topology.networks}
+    mounts = [mount for service in kept.values() for mount in service.get("volumes", ())]
+    mounted = {str(mount).partition(":")[0] for mount in mounts}
+    volumes = whole.get("volumes") or {}
+    whole["volumes"] = {name: volume for name, volume in volumes.items() if name in mounted}
+    return str(yaml.safe_dump(whole, sort_keys=False))
 
 
 def compose_up(topology: Topology, engine: str, emit: Callable[[Event], None]) -> None:
@@ -52,7 +77,9 @@ def compose_up(topology: Topology, engine: str, emit: Callable[[Event], None]) -
     environment |= {"LAB_NAME": topology.name, "BASE_IMAGE": base_image(emit)}
     emit(Event("images, networks and containers"))
     code, output = _run(
-        compose_argv(topology, "up", "--build", "--no-start", "--quiet-pull"), environment
+        compose_argv(topology, "up", "--build", "--no-start", "--quiet-pull"),
+        environment,
+        compose_file(topology),
     )
     if code != 0:
         for line in output[-15:]:
@@ -149,12 +176,14 @@ def _apt_config(*keys: str) -> list[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
 
 
-def _run(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, list[str]]:
+def _run(
+    argv: Sequence[str], environment: Mapping[str, str], stdin: str = ""
+) -> tuple[int, list[str]]:
     """Run a command to its end; it dies with us. Return its exit code and all that it printed."""
     try:
         process = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -166,7 +195,7 @@ def _run(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, list
         raise EngineError(f"{argv[0]}: {error.strerror}; install it") from None
     with process:
         try:
-            output, _ = process.communicate(timeout=_BUILD_TIMEOUT)
+            output, _ = process.communicate(stdin, _BUILD_TIMEOUT)
         except subprocess.TimeoutExpired:
             kill_group(process)
             raise EngineError(f"{argv[0]} did not end in {_BUILD_TIMEOUT} s") from None

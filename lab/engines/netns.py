@@ -9,12 +9,14 @@ All state is what runs and these names: `down` works on whatever a killed contro
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,7 +32,7 @@ from lab.routing import routes_of
 from lab.topology import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from lab.engines.namespaces import Process
     from lab.topology import Node
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 STATE: Final = Path("/run/twosite")
 _CONFIG: Final = "/run/config/gateway.toml"
 _DETACHED: Final = 'setsid "$@" &'  # the shell ends, the node's first process inherits the rest
+LOOKS: Final = 10  # at a network that changes under us, 0.1 s apart
 _CLEAN_STOP: Final = 10.0  # s; the gateway promises five
 _RIGHTS: Final = 1 << 12 | 1 << 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN (linux/capability.h)
 _TOOLS: Final = ("ip", "nsenter", "ethtool", "ping")
@@ -85,9 +88,10 @@ class NetnsEngine(Engine):
                 namespaces.create(full)
             self._wire_switch(name)
 
-    def seeded(self, node: str) -> bool:
-        """Say whether the gateway has its config."""
-        return (self._folder(node) / "config" / "gateway.toml").exists()
+    def seeded(self, node: str) -> str | None:
+        """Read the gateway's config."""
+        file = self._folder(node) / "config" / "gateway.toml"
+        return file.read_text(errors="replace") if file.exists() else None
 
     def seed(self, node: str, files: Mapping[str, bytes]) -> None:
         """Write the gateway's files; the config comes last, since it says that all are there."""
@@ -101,11 +105,17 @@ class NetnsEngine(Engine):
             file.touch(mode=mode)
             file.write_bytes(files[name])
 
+    def configure(self, node: str, text: str) -> None:
+        """Write the config in place, as an editor would."""
+        (self._folder(node) / "config" / "gateway.toml").write_text(text)
+
     def start(self, node: str) -> None:
         """Run the node; mend its process, name, wiring, routes, gateway: whatever is missing."""
         first = self._first(node)
         full = self.topology.full_name(node)
-        if first is None:
+        if first is not None:
+            self._write_hosts(node)  # in place: a mount over /etc/hosts holds the file
+        else:
             self.emit(Event("node", node))
             namespaces.remove(full)
             self._unplug(node)
@@ -119,7 +129,7 @@ class NetnsEngine(Engine):
         self._inside(full, lambda: wiring.wire_node(this, switches, routes))
         for port in this.ports:
             self._wire_switch(port.network)
-        if this.role is Role.GATEWAY and self.seeded(node):
+        if this.role is Role.GATEWAY and self.seeded(node) is not None:
             self.start_gateway(node)
 
     def stop(self, node: str, *, kill: bool = False) -> None:
@@ -163,6 +173,20 @@ class NetnsEngine(Engine):
             how = "kill -9 of the supervisor" if kill else "SIGTERM"
             raise EngineError(f"{node}: still there {_CLEAN_STOP:g} s after {how}: {names}; killed")
 
+    def prune(self) -> None:
+        """End the nodes, then pull what is still plugged into a switch: its end takes a while."""
+        strangers = set(self.present()) - self.topology.nodes.keys() - self.topology.networks.keys()
+        for node, processes in namespaces.pauses(self.topology.name).items():
+            if node in strangers:
+                self.emit(Event("removed", node))
+                self._end(processes)
+        for part in sorted(strangers):
+            full = self.topology.full_name(part)
+            if namespaces.exists(full):
+                self._inside(full, wiring.unplug_all)
+            namespaces.remove(full)
+            shutil.rmtree(self._folder(part), ignore_errors=True)
+
     def down(self) -> None:
         """Remove processes, names and files of this lab, and only of this one."""
         for _ in range(2):  # twice: a first process may be between fork and exec when we look
@@ -182,6 +206,10 @@ class NetnsEngine(Engine):
     def states(self) -> Mapping[str, NodeState]:
         """Look at /proc and /run/netns."""
         return {name: self._state(node) for name, node in self.topology.nodes.items()}
+
+    def present(self) -> Collection[str]:
+        """Name what has a first process or a folder."""
+        return {*namespaces.pauses(self.topology.name), *self._folders()}
 
     def leftovers(self) -> Sequence[str]:
         """Name processes, namespaces and folders of this lab."""
@@ -239,9 +267,12 @@ class NetnsEngine(Engine):
     def _parts(self) -> list[str]:
         """Names of nodes and networks, also of those that the topology has no longer."""
         known = [*self.topology.nodes, *self.topology.networks]
+        return list(dict.fromkeys([*known, *self._folders()]))
+
+    def _folders(self) -> list[str]:
         with suppress(FileNotFoundError):
-            known += [e.name for e in os.scandir(STATE / self.topology.name) if e.is_dir()]
-        return list(dict.fromkeys(known))
+            return [e.name for e in os.scandir(STATE / self.topology.name) if e.is_dir()]
+        return []
 
     def _check_known(self, node: str) -> None:
         if node not in self.topology.nodes:
@@ -265,7 +296,7 @@ class NetnsEngine(Engine):
         """Start the node's first process and wait until it says that the node is made."""
         folder = self._folder(node)
         (folder / "etc").mkdir(mode=0o755, parents=True, exist_ok=True)
-        (folder / "etc" / "hosts").write_text(self._hosts())
+        self._write_hosts(node)
         (folder / "etc" / "resolv.conf").write_text("# no name server in the lab\n")
         argv = [sys.executable, "-I", "-S", pause.__file__]
         argv += [pause.LABEL, self.topology.name, node, str(folder)]
@@ -277,12 +308,14 @@ class NetnsEngine(Engine):
         self._firsts[node] = process
         return process
 
-    def _hosts(self) -> str:
+    def _write_hosts(self, node: str) -> None:
         lines = ["127.0.0.1 localhost", "::1 localhost"]
-        for node in self.topology.nodes.values():
-            for port in node.ports:
-                lines += [f"{address.ip} {node.name}" for address in port.addresses]
-        return "\n".join(lines) + "\n"
+        for each in self.topology.nodes.values():
+            for port in each.ports:
+                lines += [f"{address.ip} {each.name}" for address in port.addresses]
+        text, file = "\n".join(lines) + "\n", self._folder(node) / "etc" / "hosts"
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
 
     def _wire_switch(self, network: str) -> None:
         ports = [n.name for n in self.topology.nodes.values() if _attached(n, network)]
@@ -299,12 +332,23 @@ class NetnsEngine(Engine):
 
     @staticmethod
     def _inside(name: str, work: Callable[[], None]) -> None:
-        """Work inside a namespace; what the kernel refuses there becomes one line."""
-        try:
-            namespaces.inside(name, work)
-        except NetlinkError as error:
-            reason = os.strerror(error.code)
-            raise EngineError(f"{name}: the kernel refused: {reason}; see `lab doctor`") from None
+        """Work inside a namespace; what the kernel refuses there becomes one line.
+
+        Cables to a namespace that was just deleted go by themselves, some time after: one that went
+        while we looked at it (ENODEV) is no refusal, and we look again.
+        """
+        for again in reversed(range(LOOKS)):
+            try:
+                namespaces.inside(name, work)
+            except NetlinkError as error:
+                if again and error.code == errno.ENODEV:
+                    time.sleep(0.1)
+                    continue
+                reason = os.strerror(error.code)
+                raise EngineError(
+                    f"{name}: the kernel refused: {reason}; see `lab doctor`"
+                ) from None
+            return
 
     def _state(self, node: Node) -> NodeState:
         first = self._first(node.name)

@@ -55,7 +55,7 @@ def wiring_script(topology: Topology, node: Node) -> str:
 
     Routes come before forwarding, so that no packet ever follows Docker's default route, and no
     host is redirected to it. Docker's routes go one by one and others are replaced: a repair never
-    interrupts a tunnel.
+    interrupts a tunnel. Ours are `static`: those of sites that are no more are known by it.
     """
     lines = []
     routes = routes_of(topology, node)
@@ -66,7 +66,16 @@ def wiring_script(topology: Topology, node: Node) -> str:
             f"ip -{version} route show default | grep -Ev '{keep or '^$'}' |"
             f" while read -r route; do ip -{version} route del $route; done"
         )
-        lines += [f"ip -{version} route replace {' '.join(r.arguments())}" for r in ours]
+        lines += [
+            f"ip -{version} route replace {' '.join(r.arguments())} proto static" for r in ours
+        ]
+        wanted = "|".join(
+            "default" if r.destination.prefixlen == 0 else str(r.destination) for r in ours
+        )
+        lines.append(
+            f"ip -{version} route show proto static | grep -Ev '^(blackhole )?({wanted}) ' |"
+            f" while read -r route; do ip -{version} route del $route; done"
+        )
     for key, value in sysctls(node.role).items():
         files = f"/proc/sys/net/{key}".replace("/conf/default/", "/conf/*/")
         lines.append(f'for file in {files}; do echo {value} >"$file"; done')

@@ -13,6 +13,7 @@ import hashlib
 import os
 import subprocess
 from contextlib import suppress
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,13 +25,14 @@ from lab.errors import EngineError
 from lab.topology import Node, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from lab.routing import Route
 
 BRIDGE: Final = "br0"
 _IFA_F_NODAD: Final = 0x02  # linux/if_addr.h: an address is usable at once
 _FAMILIES: Final = {4: 2, 6: 10}  # AF_INET, AF_INET6
+_MAIN_TABLE: Final = 254  # RT_TABLE_MAIN
 _BLACKHOLE: Final = 6  # RTN_BLACKHOLE, linux/rtnetlink.h
 _PROTO_STATIC: Final = 4  # RTPROT_STATIC: set by an administrator
 _WIRE: Final = ("tx-udp-segmentation", "off", "tso", "off", "gro", "on")
@@ -85,9 +87,16 @@ def wire_switch(ports: Iterable[str]) -> None:
         netlink.link("set", index=links[BRIDGE]["index"], state="up")
         for port in ports:
             if port in links:
-                netlink.link(
-                    "set", index=links[port]["index"], master=links[BRIDGE]["index"], state="up"
-                )
+                _plug(netlink, links[port]["index"], links[BRIDGE]["index"])
+
+
+def _plug(netlink: Any, port: int, bridge: int) -> None:
+    """Attach a port, unless its node has just died: `start` attaches that of the next one."""
+    try:
+        netlink.link("set", index=port, master=bridge, state="up")
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
 
 
 def unplug(port: str) -> None:
@@ -100,6 +109,14 @@ def unplug(port: str) -> None:
         link = _links(netlink).get(port)
         if link is not None:
             with suppress(NetlinkError):  # it went by itself meanwhile
+                netlink.link("del", index=link["index"])
+
+
+def unplug_all() -> None:
+    """Take every cable out of the switch: a router has an end of it and stays."""
+    with IPRoute() as netlink:
+        for link in netlink.get_links(kind="veth"):
+            with suppress(NetlinkError):
                 netlink.link("del", index=link["index"])
 
 
@@ -130,8 +147,10 @@ def wire_node(node: Node, switches: Mapping[str, str], routes: Iterable[Route]) 
             netlink.link("set", index=index, state="up")
             if node.role is Role.GATEWAY and port.network != node.site:
                 _make_wire(port.interface)
-        for route in routes:
+        wanted = list(routes)
+        for route in wanted:
             _set_route(netlink, node, route)
+        _drop_routes(netlink, wanted)
 
 
 def _connect(netlink: Any, node: Node, interface: str, switch: str) -> None:
@@ -175,6 +194,21 @@ def _set_route(netlink: Any, node: Node, route: Route) -> None:
     except NetlinkError as error:
         reason = os.strerror(error.code)
         raise EngineError(f"{node.name}: route {' '.join(route.arguments())}: {reason}") from None
+
+
+def _drop_routes(netlink: Any, wanted: Collection[Route]) -> None:
+    """Remove the routes that the lab set for sites it has no longer, and nobody else's."""
+    destinations = {route.destination for route in wanted}
+    for family in _FAMILIES.values():
+        for found in netlink.get_routes(family=family, table=_MAIN_TABLE, proto=_PROTO_STATIC):
+            to = found.get_attr("RTA_DST")
+            if to is None or ip_network(f"{to}/{found['dst_len']}") in destinations:
+                continue
+            words: dict[str, Any] = {"dst": f"{to}/{found['dst_len']}", "family": family}
+            if (metric := found.get_attr("RTA_PRIORITY")) is not None:
+                words["priority"] = metric
+            with suppress(NetlinkError):  # gone already
+                netlink.route("del", type=found["type"], proto=_PROTO_STATIC, **words)
 
 
 def _make_wire(interface: str) -> None:

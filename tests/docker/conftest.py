@@ -29,6 +29,10 @@ SUBNETS: Final = {
     "LAN_B6": "fd00:1b",
     "WAN_A6": "2001:db8:1a",
     "WAN_B6": "2001:db8:1b",
+    "LAN_C": "10.20.8",
+    "WAN_C": "198.18.3",
+    "LAN_C6": "fd00:1c",
+    "WAN_C6": "2001:db8:1c",
 }
 
 

@@ -7,20 +7,24 @@ with what. Packets and routes are real in `tests/netns/gateway`.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from gateway import link, pki
+from gateway.config.shape import Handshake
 from gateway.control.dataplane import DataPlane, DataPlaneError
-from gateway.control.server import HALF_OPEN_EACH
-from gateway.control.server import _source as source_of
+from gateway.control.events import Event, Kind
+from gateway.control.server import LINES
 from gateway.control.sessions import HandshakeError
 from gateway.identity import Refused
-from gateway.protocol.handshake import Initiator, Party, Send
+from gateway.protocol.handshake import Initiator, Party
+from gateway.protocol.machine import Send
 from gateway.protocol.messages import Disconnect, Ping, Reject
 from tests.controls import meet, play, shake_hands, trusted, until
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.control.channel import Channel
+    from gateway.control.peer import Peer
     from tests.controls import Side
 
 
@@ -161,20 +166,77 @@ def test_half_open_connections_are_bounded_for_each_source(tmp_path: Path) -> No
 
     async def story(a: Side, b: Side) -> None:
         sockets = [socket.create_connection(("127.0.0.1", a.port)) for _ in range(60)]
-        await until(lambda: a.server.outcomes["busy"] == 60 - HALF_OPEN_EACH)
-        assert a.server._half_open.total() == HALF_OPEN_EACH
+        await until(lambda: a.server.outcomes["busy"] == 60 - Handshake().half_open_each)
+        assert a.server.admission.half_open == Handshake().half_open_each
         for sock in sockets:
             sock.close()
-        await until(lambda: a.server._half_open.total() == 0)
+        await until(lambda: a.server.admission.half_open == 0)
         await meet(b, a)
 
     play(story, tmp_path)
 
 
-def test_what_counts_as_one_source() -> None:
-    assert source_of("192.0.2.7") == "192.0.2.7"
-    assert source_of("2001:db8::1") == source_of("2001:db8::ffff") == "2001:db8::/64"
-    assert source_of("fe80::1%wan0") == "fe80::/64"
+def test_a_silent_neighbour_does_not_keep_a_peer_out(tmp_path: Path) -> None:
+    """From the address of a peer: the newest caller takes the place of the oldest."""
+
+    async def story(a: Side, b: Side) -> None:
+        limits = msgspec.structs.replace(a.config.handshake, half_open_each=2)
+        a.peers.config = msgspec.structs.replace(a.config, handshake=limits)  # as a reload does
+        await meet(b, a)
+        before = len(asyncio.all_tasks())
+        sockets = [socket.create_connection(("127.0.0.1", a.port)) for _ in range(8)]
+        await until(lambda: a.server.outcomes["busy"] == 6)
+        await meet(b, a)
+        assert a.server.outcomes["busy"] == 7
+        assert a.server.admission.half_open == 1
+        # Those in whose place others came are gone: their end was told, and no task is left.
+        for sock in sockets[:7]:
+            sock.settimeout(1)
+            with suppress(ConnectionError):
+                assert sock.recv(1) == b""
+        await until(lambda: len(asyncio.all_tasks()) <= before + 1)
+        for sock in sockets:
+            sock.close()
+
+    play(story, tmp_path)
+
+
+def test_strangers_are_cut_off_before_tls_and_told_of_now_and_then(tmp_path: Path) -> None:
+    async def story(a: Side, b: Side) -> None:
+        seen: list[Event] = []
+        a.events.watch(seen.append)
+        limits = msgspec.structs.replace(a.config.handshake, burst=1, rate=0.1)
+        a.peers.config = msgspec.structs.replace(a.config, handshake=limits)
+        for number in range(30):
+            with socket.create_connection(("127.0.0.1", a.port)) as sock:
+                sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                await until(lambda least=number: a.server.outcomes.total() > least)  # type: ignore[misc]
+                if number:
+                    with pytest.raises(ConnectionResetError):
+                        sock.recv(1)
+        assert a.server.outcomes == {"tls": 1, "rate": 29}
+        assert {event.kind for event in seen} == {Kind.REFUSED}
+        assert len(seen) == LINES
+        assert seen[1].details == {"address": "127.0.0.1", "code": "rate", "left_out": 0}
+
+    play(story, tmp_path)
+
+
+def test_descriptors_that_run_out_end_nothing(tmp_path: Path) -> None:
+    async def story(a: Side, b: Side) -> None:
+        take = a.server._take
+
+        def short(sock: socket.socket, address: Any) -> None:
+            sock.close()
+            a.server._take = take  # type: ignore[method-assign]
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        a.server._take = short  # type: ignore[method-assign]
+        socket.create_connection(("127.0.0.1", a.port)).close()
+        await until(lambda: a.server.outcomes["not-accepted"] == 1)
+        await meet(b, a)
+
+    play(story, tmp_path)
 
 
 def test_a_control_plane_does_not_believe_its_data_plane(tmp_path: Path) -> None:
@@ -189,6 +251,8 @@ def test_a_control_plane_does_not_believe_its_data_plane(tmp_path: Path) -> None
             ready=seen.append,
             heard=lambda _: None,
             counted=counted.append,
+            moved=lambda *_: None,
+            expired=lambda _: None,
             broken=lambda: broken.append(True),
         )
         ours, theirs = link.pair()
@@ -304,23 +368,6 @@ def test_a_goodbye_over_an_old_connection_ends_nothing(tmp_path: Path) -> None:
     play(story, tmp_path)
 
 
-def test_a_data_plane_without_our_sessions_gets_new_ones(tmp_path: Path) -> None:
-    """It was restarted: the peer hears goodbye, dials anew, and no key is installed again."""
-
-    async def story(a: Side, b: Side) -> None:
-        await meet(b, a)
-        (first,) = a.dataplane.live.values()
-        a.dataplane.live.clear()
-        await a.peers.take_over(link.Ready(pid=7, sessions=[]))
-        assert a.peer.session is None
-        await until(lambda: b.peer.session is None)
-        await meet(b, a)
-        (second,) = a.dataplane.live.values()
-        assert second["send_key"] != first["send_key"]
-
-    play(story, tmp_path)
-
-
 def test_sessions_of_a_control_plane_before_us_live_until_replaced(tmp_path: Path) -> None:
     async def story(a: Side, b: Side) -> None:
         a.dataplane.live = {5: {}, 6: {}}
@@ -330,7 +377,7 @@ def test_sessions_of_a_control_plane_before_us_live_until_replaced(tmp_path: Pat
         assert a.kernel.routes == {"10.0.4.2/32"}
         await meet(b, a)
         assert a.peer.orphans == []
-        assert a.peer.fading == [5]
+        assert list(a.peer.fading) == [5]
 
     play(story, tmp_path)
 
@@ -345,5 +392,25 @@ def test_who_answers_must_be_who_was_dialled(tmp_path: Path) -> None:
             await b.connector(a)._dial()
         await until(lambda: a.server.outcomes["closed"] == 1)
         assert a.dataplane.events == b.dataplane.events == []
+
+    play(story, tmp_path)
+
+
+def test_a_goodbye_right_after_the_handshake_is_heard(tmp_path: Path) -> None:
+    """Between the session and the first word on its connection a command may come."""
+
+    async def story(a: Side, b: Side) -> None:
+        serve = a.peers.serve
+
+        async def slowly(peer: Peer, channel: Channel, *, dialled: bool) -> None:
+            parting = asyncio.create_task(a.peers.disconnect(peer))
+            await until(lambda: peer.channel is None)
+            await serve(peer, channel, dialled=dialled)
+            await parting
+
+        a.peers.serve = slowly  # type: ignore[method-assign]
+        channel = await b.connector(a)._dial()
+        await b.peers.serve(b.peer, channel, dialled=True)
+        assert b.peer.session is None
 
     play(story, tmp_path)

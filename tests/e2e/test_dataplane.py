@@ -83,10 +83,10 @@ class FakeSite:
 class SocketSite:
     """On a UDP socket of loopback and a socket pair for a TUN; `start` runs the loop somewhere."""
 
-    def __init__(self, switches: Switches) -> None:
+    def __init__(self, switches: Switches, address: str = "127.0.0.1") -> None:
         self.switches = switches
         theirs, self._kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        udp_socket = open_udp("127.0.0.1", 0)
+        udp_socket = open_udp(address, 0)
         self.endpoint = udp_socket.getsockname()
         self._leash, leash = link.pair()
         self._control, end = link.pair()
@@ -115,12 +115,17 @@ class SocketSite:
         self._control.send(link.encode(message))
         if not hasattr(message, "seq"):
             return None
+        answer: link.Ack = self.hear(link.Ack)
+        return answer.error
+
+    def hear(self, kind: type) -> Any:
+        """Wait for a message of this kind; others come in between."""
         while True:
-            answer = link.decode_up(self._control.recv(link.MAX_MESSAGE))
-            if isinstance(answer, link.Counters):
-                self._last = answer
-            if isinstance(answer, link.Ack):
-                return answer.error
+            message = link.decode_up(self._control.recv(link.MAX_MESSAGE))
+            if isinstance(message, link.Counters):
+                self._last = message
+            if isinstance(message, kind):
+                return message
 
     def counters(self) -> link.Counters:
         self.order(link.Report(seq=0))

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway import link
-from gateway.control import paths, peers
+from gateway.control import conversation, paths
 from gateway.protocol.messages import MAX_TOTAL, PathReport, Ping, Pong
 from gateway.protocol.path import RETRY_AFTER
 from gateway.protocol.wire import DATAGRAM_SIZE, MIN_DATAGRAM_SIZE
@@ -44,7 +44,7 @@ def count(side: Side, **totals: int) -> None:
     name = side.peer.name
     before = side.dataplane.counters.get(name, link.PeerCounters())
     side.dataplane.counters[name] = msgspec.structs.replace(before, **totals)
-    side.peers.paths.counted([name])
+    side.peers.paths.counted({name})
 
 
 def last_report(side: Side) -> PathReport | None:
@@ -84,7 +84,7 @@ def test_losses_that_one_side_counts_shape_what_the_other_sends(
         # A data plane that is new is told, before it sends.
         await a.peers.take_over(link.Ready(pid=7, sessions=[]))
         assert a.dataplane.shapes[2:] == [link.Shape("gw-b", 10, DATAGRAM_SIZE)]
-        await until(lambda: b.peer.session is None)
+        await until(lambda: a.peer.rekeys == 1)
 
     play(story, tmp_path)
 
@@ -93,7 +93,7 @@ def test_a_black_hole_is_found_by_what_does_not_arrive(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only large records are sent: no report changes, and pings show that the peer lives."""
-    monkeypatch.setattr(peers, "PING_EVERY", 60.0)  # only those that a watched peer gets
+    monkeypatch.setattr(conversation, "PING_EVERY", 60.0)  # only those that a watched peer gets
 
     async def story(a: Side, b: Side) -> None:
         await meet(b, a)

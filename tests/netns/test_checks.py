@@ -117,10 +117,10 @@ def test_a_changed_stream_fails_check_5(
 
 
 def _route_around(engine: NetnsEngine) -> None:
-    """Take the blackholes away and teach the router both sites: a lab that leaks around itself."""
+    """Take both barriers away and teach the router both sites: a lab that leaks around itself."""
     for gateway, prefix in (("gw-a", "10.10.9.0/24"), ("gw-b", "10.10.10.0/24")):
-        for proto in ("static", "155"):
-            words = ["ip", "route", "del", "blackhole", prefix, "proto", proto]
+        for kind, proto in (("blackhole", "static"), ("unreachable", "155")):
+            words = ["ip", "route", "del", kind, prefix, "proto", proto]
             done = engine.run(gateway, words)
             assert done.ok, done.stderr
     for prefix, via in (("10.10.9.0/24", "198.51.100.2"), ("10.10.10.0/24", "203.0.113.2")):

@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocol import messages
-from gateway.protocol.handshake import (
-    Established,
-    Failed,
-    Initiator,
-    Install,
-    Party,
-    Responder,
-    Send,
-    State,
-)
+from gateway.protocol.handshake import Initiator, Party, Responder
+from gateway.protocol.machine import Established, Failed, Install, Send, State
 
 A = Party("gw-b", b"\xaa" * 32, index=0xA, port=1111)
 B = Party("gw-a", b"\xbb" * 32, index=0xB, port=2222)

@@ -84,7 +84,7 @@ def test_two_gateways_on_one_socket(pair: Pair) -> None:
 
 
 def test_two_gateways_in_one_namespace(pair: Pair) -> None:
-    """Their blackholes would be one: the second would take the first one's away."""
+    """Their barriers would be one: the second would take the first one's away."""
     pair.a.start()
     pair.b.namespace = pair.a.namespace
     pair.b.config = pair.b.config.replace("[listen]", "[listen]\nport = 7").replace("tun0", "tun7")

@@ -45,11 +45,11 @@ def nets(*prefixes: str) -> list[Network]:
 
 BOTH = tun("10.0.4.1/24", "fd00:4::1/64", mtu=1400)
 SITE_B = nets("10.10.9.0/24", "10.0.4.2/32", "fd00:b::/64")
-BLACKHOLES = [
-    "blackhole 10.0.4.2 proto 155 metric 4294967294",
-    "blackhole 10.10.9.0/24 proto 155 metric 4294967294",
+BARRIERS = [
+    "unreachable 10.0.4.2 proto 155 metric 4294967294",
+    "unreachable 10.10.9.0/24 proto 155 metric 4294967294",
 ]
-BLACKHOLE6 = "blackhole fd00:b::/64 dev lo proto 155 metric 4294967294 pref medium"
+BARRIER6 = "unreachable fd00:b::/64 dev lo proto 155 metric 4294967294 pref medium"
 THROUGH = ["10.0.4.2 dev tun0 proto 155 scope link", "10.10.9.0/24 dev tun0 proto 155 scope link"]
 THROUGH6 = "fd00:b::/64 dev tun0 proto 155 metric 1024 pref medium"
 CONNECTED = "10.0.4.0/24 dev tun0 proto kernel scope link src 10.0.4.1"
@@ -88,7 +88,7 @@ def wan() -> None:
         assert time.monotonic() < end_of_patience
 
 
-def test_start_sets_link_addresses_and_blackholes() -> None:
+def test_start_sets_link_addresses_and_barriers() -> None:
     async def story() -> None:
         with device():
             kernel = Kernel("tun0")
@@ -100,8 +100,8 @@ def test_start_sets_link_addresses_and_blackholes() -> None:
                 ("10.0.4.1", 24),
                 ("fd00:4::1", 64),
             ]
-            assert routes(4) == [CONNECTED, *BLACKHOLES]
-            assert routes(6) == [BLACKHOLE6, CONNECTED6]
+            assert routes(4) == [CONNECTED, *BARRIERS]
+            assert routes(6) == [CONNECTED6, BARRIER6]
             await kernel.clean()
 
     in_fresh_namespace(story)
@@ -114,12 +114,12 @@ def test_routes_come_and_go_with_the_session() -> None:
             await kernel.start(BOTH, SITE_B)
             await kernel.add_routes(SITE_B)
             await kernel.add_routes(SITE_B)
-            assert routes(4) == sorted([CONNECTED, *THROUGH, *BLACKHOLES])
-            assert routes(6) == sorted([BLACKHOLE6, CONNECTED6, THROUGH6])
+            assert routes(4) == sorted([CONNECTED, *THROUGH, *BARRIERS])
+            assert routes(6) == sorted([BARRIER6, CONNECTED6, THROUGH6])
             await kernel.remove_routes(SITE_B)
             await kernel.remove_routes(SITE_B)
-            assert routes(4) == [CONNECTED, *BLACKHOLES]
-            assert routes(6) == [BLACKHOLE6, CONNECTED6]
+            assert routes(4) == [CONNECTED, *BARRIERS]
+            assert routes(6) == [CONNECTED6, BARRIER6]
             await kernel.clean()
 
     in_fresh_namespace(story)
@@ -202,9 +202,9 @@ def test_what_a_dead_predecessor_left() -> None:
             kernel = Kernel("tun0")
             await kernel.start(BOTH, nets("10.10.9.0/24", "fd00:c::/64"))
             # What still leads to a peer goes on; the rest is gone.
-            assert [one for one in routes(4) if "155" in one] == [THROUGH[1], BLACKHOLES[1]]
+            assert [one for one in routes(4) if "155" in one] == [THROUGH[1], BARRIERS[1]]
             assert [one for one in routes(6) if "155" in one] == [
-                BLACKHOLE6.replace("fd00:b", "fd00:c")
+                BARRIER6.replace("fd00:b", "fd00:c")
             ]
             addresses = {one["local"] for one in ip("addr show dev tun0")[0]["addr_info"]}
             assert addresses == {"10.0.4.1", "fd00:4::1"}
@@ -226,11 +226,11 @@ def test_set_routes_puts_right_what_the_kernel_dropped() -> None:
             ip("link set tun0 up")
             assert not [one for one in routes(4) if "dev tun0 proto 155" in one]
             await kernel.set_routes(SITE_B[:2])
-            assert routes(4) == sorted([CONNECTED, *THROUGH, *BLACKHOLES])
+            assert routes(4) == sorted([CONNECTED, *THROUGH, *BARRIERS])
             assert THROUGH6 not in routes(6)
             ip("route del 10.10.9.0/24 dev tun0")
             await kernel.remove_routes(SITE_B)  # gone is gone
-            assert routes(4) == [CONNECTED, *BLACKHOLES]
+            assert routes(4) == [CONNECTED, *BARRIERS]
             await kernel.clean()
 
     in_fresh_namespace(story)
@@ -350,11 +350,11 @@ def test_changes_wait_for_each_other() -> None:
             await kernel.start(BOTH, SITE_B)
             for _ in range(3):
                 await asyncio.gather(kernel.add_routes(SITE_B), kernel.remove_routes(SITE_B))
-                assert routes(4) == [CONNECTED, *BLACKHOLES]
+                assert routes(4) == [CONNECTED, *BARRIERS]
             await asyncio.gather(
                 kernel.add_routes(SITE_B), kernel.set_routes([]), kernel.add_routes(SITE_B)
             )
-            assert routes(4) == sorted([CONNECTED, *THROUGH, *BLACKHOLES])
+            assert routes(4) == sorted([CONNECTED, *THROUGH, *BARRIERS])
             await kernel.clean()
 
     in_fresh_namespace(story)
@@ -409,7 +409,7 @@ def test_net_admin_alone_is_enough() -> None:
     assert done.returncode == 0, done.stderr
     assert THROUGH[0] in done.stdout
     assert THROUGH6 in done.stdout
-    assert BLACKHOLES[1] in done.stdout
+    assert BARRIERS[1] in done.stdout
     assert done.stdout.endswith("clean\n")
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.netns.gateway.middle import router_between
 from tests.netns.gateway.traffic import transfer
 from tests.netns.gateway.two_gateways import Sniffer, run, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.netns.gateway.two_gateways import Pair
 
 pytestmark = pytest.mark.netns
@@ -95,29 +93,6 @@ def test_it_falls_in_the_middle_of_transfers(pair: Pair) -> None:
             ends.set()
         done.result(20)
     assert 1232 <= pair.a.peer()["datagram"] <= 1280 - 28
-
-
-@contextmanager
-def router_between(pair: Pair) -> Iterator[str]:
-    """Put a router on the way: its name. The ends keep their addresses."""
-    name = f"{pair.a.namespace}-router"
-    run("ip", "-n", pair.a.namespace, "link", "delete", "wan0")
-    run("ip", "netns", "add", name)
-    try:
-        run("ip", "netns", "exec", name, "sysctl", "-q", "net.ipv4.ip_forward=1")
-        for side, device in ((pair.a, "to-a"), (pair.b, "to-b")):
-            run("ip", "link", "add", device, "netns", name,
-                "type", "veth", "peer", "name", "wan0", "netns", side.namespace)  # fmt: skip
-            run("ip", "-n", name, "addr", "add", "192.0.2.254/32", "dev", device)
-            run("ip", "-n", name, "link", "set", device, "up")
-            run("ip", "-n", name, "route", "add", side.address, "dev", device)
-            run("ip", "-n", side.namespace, "addr", "add", f"{side.address}/32", "dev", "wan0")
-            run("ip", "-n", side.namespace, "link", "set", "wan0", "up")
-            run("ip", "-n", side.namespace, "route", "add", "192.0.2.0/24",
-                "via", "192.0.2.254", "dev", "wan0", "onlink")  # fmt: skip
-        yield name
-    finally:
-        run("ip", "netns", "delete", name)
 
 
 @pytest.mark.parametrize("mtu", [1400, 1280])

@@ -59,7 +59,7 @@ def test_a_clean_stop_leaves_the_device_and_nothing_else(pair: Pair) -> None:
     pair.b.start()
     pair.wait_established()
     assert any("10.0.4.2 dev tun0 proto 155" in route for route in routes(pair.a))
-    assert any(route.startswith("blackhole 10.0.4.2") for route in routes(pair.a))
+    assert any(route.startswith("unreachable 10.0.4.2") for route in routes(pair.a))
 
     assert pair.a.stop() == 0
     assert routes(pair.a) == before
@@ -76,7 +76,7 @@ def test_a_device_that_is_not_to_persist_goes(pair: Pair) -> None:
 
 
 def test_killed_gateway_comes_back_and_nothing_leaked(pair: Pair, sniffer: Sniffer) -> None:
-    """A whole gateway, kill -9: its blackholes hold, and its return needs no help."""
+    """A whole gateway, kill -9: its barriers hold, and its return needs no help."""
     for side in (pair.a, pair.b):  # a way out that a leak would take
         other = pair.b if side is pair.a else pair.a
         run("ip", "-n", side.namespace, "route", "add", "default", "via", other.address)
@@ -86,7 +86,7 @@ def test_killed_gateway_comes_back_and_nothing_leaked(pair: Pair, sniffer: Sniff
 
     pair.a.kill()
     assert pair.ping(count=2) == 0
-    assert any(route.startswith("blackhole 10.0.4.2") for route in routes(pair.a))
+    assert any(route.startswith("unreachable 10.0.4.2") for route in routes(pair.a))
     sniffer.packets()
     pair.ping(count=2)
     assert not leaked(sniffer, pair)
@@ -95,7 +95,7 @@ def test_killed_gateway_comes_back_and_nothing_leaked(pair: Pair, sniffer: Sniff
     pair.wait_established(within=10)
     assert pair.ping() == 3
 
-    # Positive control: without the blackhole and the tunnel's route, the same ping is on the wire.
+    # Positive control: without the barrier and the tunnel's route, the same ping is on the wire.
     pair.a.kill()
     run("ip", "-n", pair.a.namespace, "route", "flush", "proto", "155")
     sniffer.packets()

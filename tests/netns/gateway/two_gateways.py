@@ -78,7 +78,7 @@ class Gateway:
     def start(self) -> Self:
         """Start it, and wait until both planes are ready."""
         self.launch()
-        wait_until(self.healthy, f"{self.name} ready; its log:\n{self.log()}")
+        wait_until(self.healthy, f"{self.name} ready; its log:\n{self.log()}", within=30)
         return self
 
     def launch(self) -> None:
@@ -158,7 +158,7 @@ class Pair:
         """Start both at once, and wait for the tunnel."""
         for side in (self.a, self.b):
             side.launch()
-        wait_until(self.ready, f"both ready; the logs:\n{self.a.log()}\n{self.b.log()}")
+        wait_until(self.ready, f"both ready; the logs:\n{self.a.log()}\n{self.b.log()}", within=30)
         self.wait_established()
 
     def ready(self) -> bool:

@@ -94,10 +94,16 @@ MISTAKES = [
     ('"10.10.10.0/24"', '"10.10.10.7/24"', "has host bits set; write 10.10.10.0/24"),
     (
         '"10.10.10.0/24"',
-        '"10.10.10.128/25", "10.10.10.0/24"',
-        "prefixes[1]: 10.10.10.0/24 overlaps",
+        '"10.10.10.0/24", "10.10.10.0/24"',
+        "prefixes[1]: 10.10.10.0/24 stands in peers.gw-a.prefixes[0] too",
     ),
-    ('"10.0.4.1/32"', '"10.0.4.0/24"', "prefixes[2]: 10.0.4.0/24 covers 10.0.4.2, our own address"),
+    ('"10.0.4.1/32"', '"10.0.4.2/32"', "prefixes[2]: 10.0.4.2/32 is our own address in tun.addr"),
+    ("[tun]", "[timers]\nlifetime = 60\n[tun]", "timers.lifetime: 60 s is not longer than timers."),
+    ("[tun]", "[timers]\nrekey_after = nan\n[tun]", "timers.rekey_after: nan is out of bounds"),
+    ("[tun]", "[timers]\ndead_after = 9\n[tun]", "timers.dead_after: 9 s is not longer than"),
+    ("[tun]", "[handshake]\nhalf_open = 0\n[tun]", "handshake.half_open: 0 is out of bounds"),
+    ("[tun]", '[metrics]\nlisten = "here"\n[tun]', "metrics.listen: 'here': write an IP address"),
+    ("[peers.gw-a]", "[peers.gw-a]\nkeepalive = 0.5", "peers.gw-a.keepalive: 0.5 is out of bounds"),
     ('"10.0.4.1/32"', '"203.0.113.0/24"', "peers.gw-a.connect: 203.0.113.2 is inside 203.0.113.0"),
     ("203.0.113.2:55555", "203.0.113.2:0", "peers.gw-a.connect: 0 is not a port"),
     ("203.0.113.2:55555", "203.0.113.299", "peers.gw-a.connect: '203.0.113.299' is neither"),
@@ -127,10 +133,18 @@ def test_a_mistake_is_one_line(folder: Path, good: str, bad: str, message: str) 
     assert "\n" not in line
 
 
-def test_overlap_between_peers_names_both(folder: Path) -> None:
-    other = '[peers.gw-c]\nprefixes = ["10.10.10.128/25"]\n'
-    with pytest.raises(ConfigError, match=r"peers\.gw-c\.prefixes\[0\]: .* of peers\.gw-a"):
+def test_a_prefix_of_two_peers_names_both(folder: Path) -> None:
+    other = '[peers.gw-c]\nprefixes = ["10.10.10.0/24"]\n'
+    with pytest.raises(ConfigError, match=r"peers\.gw-c\.prefixes\[0\]: .* in peers\.gw-a"):
         load(folder, GOOD + other)
+
+
+def test_a_prefix_inside_another_is_a_longer_one(folder: Path) -> None:
+    """A hub has everything, a neighbour some of it."""
+    other = '[peers.gw-c]\nprefixes = ["10.10.10.128/25"]\n'
+    loaded = load(folder, GOOD.replace('"10.0.4.1/32"', '"10.0.4.0/24"') + other)
+    assert str(loaded.peers["gw-a"].prefixes[2]) == "10.0.4.0/24"
+    assert str(loaded.peers["gw-c"].prefixes[0]) == "10.10.10.128/25"
 
 
 def test_a_listener_cannot_pin_by_fingerprint(folder: Path) -> None:

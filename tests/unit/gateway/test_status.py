@@ -45,3 +45,18 @@ def test_one_line_a_peer(lines: Iterator[str]) -> None:
         "gw-b: nothing listens there",
         "dropped from nobody known: malformed 1",
     ]
+
+
+def test_columns_of_a_newer_gateway(capsys: pytest.CaptureFixture[str]) -> None:
+    """A peer without a session has none of them; a gateway that knows none shows no column."""
+    newer = {"expires": 540.0, "rekeys": 3, "rtt": 0.01234}
+    peers = [PEER | newer | {"state": "dead"}, NEW | dict.fromkeys(newer)]
+    status.show(
+        {"name": "gw-x", "ready": True, "uptime": 61, "listen": "[::]:55555", "peers": peers,
+         "tun": {"name": "tun0", "addresses": []}, "drops": {}}
+    )  # fmt: skip
+    _, titles, known, new, *_ = capsys.readouterr().out.splitlines()
+    assert titles.split()[8:11] == ["expires", "rekeys", "rtt"]
+    assert "dead" in known
+    assert "9 min 00 s       3  12.3 ms" in known
+    assert "-       -        -  123456" in new

@@ -17,5 +17,10 @@ def topology() -> Topology:
 
 
 @pytest.fixture(scope="session")
+def four() -> Topology:
+    return load(COMPOSE, {}, ["site-c", "site-d"])
+
+
+@pytest.fixture(scope="session")
 def compose_text() -> str:
     return COMPOSE.read_text()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ENGINE", "LAB_NAME", "LAB_FILE", "LAB_FORMAT", "LAB_TIMEOUT"):
+    for name in ("ENGINE", "LAB_NAME", "LAB_FILE", "LAB_SITES", "LAB_FORMAT", "LAB_TIMEOUT"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -38,6 +38,8 @@ def options(words: list[str]) -> Options:
         (["up", "--timeout", "soon"], "--timeout: 'soon' is no number of seconds"),
         (["up", "--timeout", "-1"], "--timeout: '-1' is no number of seconds"),
         (["up", "--timeout", "nan"], "--timeout: 'nan' is no number of seconds"),
+        (["up", "--sites", "four"], "--sites: 'four' is no number of sites"),
+        (["up", "--sites", "-1"], "--sites: '-1' is no number of sites"),
         (["up", "--file", "/none/such.yaml"], "/none/such.yaml: No such file or directory"),
         (["exec", "gw-a"], "exec: what to run?"),
         (["exec", "--", "ls"], "exec: what to run?"),
@@ -69,6 +71,17 @@ def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("LAB_TIMEOUT", "7.5")
     read = options(["up"])
     assert (read.engine, read.name, read.json, read.timeout) == ("netns", "mine", True, 7.5)
+
+
+def test_only_what_makes_or_judges_a_lab_asks_how_many_sites(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LAB_SITES", "4")
+    found = {word: options([word]).sites for word in ("up", "ping-test", "doctor", "status")}
+    assert found == {"up": 4, "ping-test": 4, "doctor": 4, "status": None}
+    assert options(["up", "--sites", "3"]).sites == 3
+    monkeypatch.setenv("LAB_SITES", "")
+    assert options(["up"]).sites is None
 
 
 def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

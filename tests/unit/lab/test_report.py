@@ -12,7 +12,7 @@ import pytest
 from lab import report
 from lab.checks.base import Findings, Result, Verdict, parse_ping, perform, strangers
 from lab.errors import EngineError, LabError
-from lab.pingtest import _wanted
+from lab.pingtest import wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,8 +155,15 @@ def test_complaints_of_the_wan_may_pass(topology: Topology) -> None:
     assert strangers(engine, [inside], complaints=True) != []
 
 
-def test_checks_are_asked_for_by_number() -> None:
-    assert _wanted(None) == {1, 2, 3, 4, 5, 6, 7}
-    assert _wanted("2, 5") == {2, 5}
+def test_checks_are_asked_for_by_number(topology: Topology) -> None:
+    assert wanted(topology, "2, 5") == {2, 5}
     with pytest.raises(LabError, match="no check is called 'x'"):
-        _wanted("2,x")
+        wanted(topology, "2,x")
+
+
+def test_two_checks_are_for_more_than_two_sites(topology: Topology, four: Topology) -> None:
+    assert wanted(topology, None) == {1, 2, 3, 4, 5, 6, 7}
+    assert wanted(four, None) == {1, 2, 3, 4, 5, 6, 7, 8, 9}
+    assert wanted(four, "8") == {8}
+    with pytest.raises(LabError, match="check 8 needs more than 2 sites; add --sites 4"):
+        wanted(topology, "7,8")

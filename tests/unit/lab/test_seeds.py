@@ -34,9 +34,9 @@ def test_the_listening_side_waits(topology: Topology) -> None:
     assert "connect" not in read["peers"]["gw-b"]
 
 
-def test_the_product_accepts_what_the_lab_writes(topology: Topology, tmp_path: Path) -> None:
-    made = seeds.seeds(topology)
-    assert set(made) == {"gw-a", "gw-b"}
+def test_the_product_accepts_what_the_lab_writes(four: Topology, tmp_path: Path) -> None:
+    made = seeds.seeds(four)
+    assert set(made) == {"gw-a", "gw-b", "gw-c", "gw-d"}
     for name, files in made.items():
         folder = tmp_path / name
         folder.mkdir(mode=0o755)
@@ -51,6 +51,30 @@ def test_the_product_accepts_what_the_lab_writes(topology: Topology, tmp_path: P
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_hub_lets_its_peers_on_and_a_pair_needs_no_hub(
+    topology: Topology, four: Topology
+) -> None:
+    def transit(of: Topology, name: str) -> dict[str, bool | None]:
+        peers = tomllib.loads(seeds.config(of, of.nodes[name]))["peers"]
+        return {peer: table.get("transit") for peer, table in peers.items()}
+
+    assert transit(four, "gw-a") == {"gw-b": True, "gw-c": True, "gw-d": True}
+    assert transit(four, "gw-c") == {"gw-a": None, "gw-d": None}
+    assert transit(topology, "gw-a") == {"gw-b": None}
+
+
+def test_a_file_of_other_sites_is_outdated_and_a_person_s_is_not(
+    topology: Topology, four: Topology
+) -> None:
+    gateway = topology.nodes["gw-a"]
+    text = seeds.config(topology, gateway)
+    assert seeds.outdated(None, topology, gateway)
+    assert not seeds.outdated(text, topology, gateway)
+    assert seeds.outdated(text, four, gateway)
+    assert not seeds.outdated(f"{text}# a line of mine\n", topology, gateway)
+    assert not seeds.outdated("# my own\n", four, gateway)
 
 
 def test_the_key_of_the_ca_is_given_to_nobody(topology: Topology) -> None:

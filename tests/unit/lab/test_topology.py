@@ -26,6 +26,30 @@ def test_reads_the_five_nodes(topology: Topology) -> None:
     }
 
 
+def test_sites_wait_for_their_profiles(compose_text: str, topology: Topology) -> None:
+    assert set(topology.dormant) == {"gw-c", "host-c", "gw-d", "host-d"}
+    assert set(topology.networks) == {"site-a", "site-b", "wan-a", "wan-b"}
+    three = parse(compose_text, {}, profiles=["site-c"])
+    assert list(three.nodes)[5:] == ["gw-c", "host-c"]
+    assert set(three.networks) - set(topology.networks) == {"site-c", "wan-c"}
+    assert [port.network for port in three.router.ports] == ["wan-a", "wan-b", "wan-c"]
+
+
+def test_a_gateway_connects_to_those_that_are_there(compose_text: str, four: Topology) -> None:
+    assert four.nodes["gw-d"].connects == ("gw-a", "gw-c")
+    without_c = parse(compose_text, {}, profiles=["site-d"])
+    assert without_c.nodes["gw-d"].connects == ("gw-a",)
+    assert [g.name for g in without_c.peers(without_c.nodes["gw-a"])] == ["gw-b", "gw-d"]
+
+
+def test_a_site_that_waits_is_in_nobody_s_way(compose_text: str) -> None:
+    """Its subnets may be taken: by one of the others, say."""
+    moved = parse(compose_text, {"LAN_A": "10.10.8"})
+    assert str(moved.networks["site-a"].prefixes[0]) == "10.10.8.0/24"
+    with pytest.raises(TopologyError, match=r"networks\.site-c: 10\.10\.8\.0/24 overlaps"):
+        parse(compose_text, {"LAN_A": "10.10.8"}, profiles=["site-c"])
+
+
 def test_reads_the_report_s_addresses(topology: Topology) -> None:
     gateway = topology.nodes["gw-a"]
     assert [(port.interface, [str(a) for a in port.addresses]) for port in gateway.ports] == [
@@ -106,6 +130,7 @@ def test_the_small_one_is_right() -> None:
         ("tunnel: [10.9.0.1/24], ", "", "services.g.x-lab.tunnel: a gateway needs"),
         ("tunnel: [10.9.0.1/24]", "tunnel: 7", "services.g.x-lab.tunnel: must be a list"),
         ("listens: true", "listens: maybe", "services.g.x-lab.listens: must be true or false"),
+        ("listens: true", "transit: 1", "services.g.x-lab.transit: must be true or false"),
         ("listens: true", "dataplane: udp_gso=no", "g.x-lab.dataplane: 'udp_gso=no' is no"),
         ("listens: true", "dataplane: udp_gso", "g.x-lab.dataplane: 'udp_gso' is no"),
         ("listens: true", "connects: [h]", "services.g.x-lab.connects: h is no gateway"),
@@ -114,6 +139,7 @@ def test_the_small_one_is_right() -> None:
         ("  r: {", "  a-name-too-long-for-linux: {", "longer than 15 characters"),
         ("  r: {", "  w: {", "services.w: a network has this name too"),
         ("role: router}", "role: host, site: w}", "services.r.x-lab.site: no gateway serves w"),
+        ("  r: {x-lab", "  r: {profiles: q, x-lab", "services.r.profiles: must be a list"),
         ("${LAN:-10.1.0.0/24}", "${LAN", "networks.s.ipam.config[0].subnet: bad variable"),
         (
             "${LAN:-10.1.0.0/24}",

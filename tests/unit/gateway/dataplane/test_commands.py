@@ -13,7 +13,7 @@ from gateway.dataplane import sessions
 from gateway.protocol.drops import Drop
 from gateway.protocol.suites import SUITES, Suite
 from tests.packets import frame, ipv4, udp
-from tests.planes import A_INDEX, Plane, meet, session
+from tests.planes import A_INDEX, Plane, arrive, meet, of, on_the_way, session
 
 ORDER: dict[str, Any] = {
     "index": 7,
@@ -114,6 +114,48 @@ def test_control_says_how_records_may_be(plane: Plane) -> None:
     (report,) = plane.commands.counters()
     assert (report.peers["b"].span, report.peers["b"].datagram_size) == (3, 1300)
     assert (plane.peer().room, plane.peer().limit) == (1284, 3 * 1284)
+
+
+def test_a_peer_is_forgotten_with_all_that_is_its(plane: Plane) -> None:
+    assert install(plane) is None
+    assert install(plane, index=8, send_key=b"t" * 32) is None
+    assert install(plane, index=9, send_key=b"u" * 32, peer="c") is None
+    assert plane.order(link.Activate, index=7) is None
+    held = plane.directory.sessions[7]
+    plane.directory.peer("b").rx_bytes = 5
+    assert plane.order(link.Forget, peer="b") is None
+    assert set(plane.directory.sessions) == {9}
+    assert not hasattr(held, "seal")
+    assert set(plane.directory.peers) == {"c"}
+    (report,) = plane.commands.counters()
+    assert set(report.peers) == {"c"}
+    assert "was installed before" in str(install(plane)), "its keys are not"
+    assert install(plane, send_key=b"v" * 32) is None
+    assert plane.directory.peer("b").rx_bytes == 0
+
+
+def test_to_forget_somebody_unknown_is_no_error(plane: Plane) -> None:
+    assert plane.order(link.Forget, peer="nobody") is None
+    assert plane.directory.peers == {}
+
+
+def test_what_waits_of_a_peers_records_is_forgotten_too() -> None:
+    a, b = meet()
+    arrive(b, *on_the_way(a, b, of(3))[:2])
+    assert b.inbound.waiting == 2
+    assert b.order(link.Forget, peer="a") is None
+    assert b.inbound.waiting == 0
+
+
+def test_options_are_the_peers_and_the_next_replace_them(plane: Plane) -> None:
+    peer = plane.directory.peer("b")
+    keepalive = peer.keepalive
+    assert (peer.roam, peer.transit, keepalive.always, keepalive.after) == (True, False, 0, 10)
+    options = link.Options("b", roam=False, transit=True, keepalive=25, keepalive_after=7)
+    assert plane.commands.carry_out(options) == [], "they are not answered"
+    assert (peer.roam, peer.transit, keepalive.always, keepalive.after) == (False, True, 25, 7)
+    plane.commands.carry_out(link.Options("b"))
+    assert (peer.roam, peer.transit, keepalive.always, keepalive.after) == (True, False, 0, 10)
 
 
 def test_routes_change_at_the_commit(plane: Plane) -> None:

@@ -12,7 +12,7 @@ import pytest
 from gateway.dataplane import tun as tun_module
 from gateway.dataplane.batch import Batch
 from gateway.dataplane.tun import FakeTun, TunDevice, open_tun
-from gateway.dataplane.udp import Address, FakeUdp, Udp, UdpSocket, open_udp, resolve
+from gateway.dataplane.udp import Address, FakeUdp, Udp, UdpSocket, open_udp, plain, resolve
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -266,6 +266,14 @@ def test_endpoints_become_addresses_of_the_socket() -> None:
         resolve("2001:db8::1", 5, socket.AF_INET)
     with pytest.raises(ValueError, match="gw-b"):
         resolve("gw-b", 5, socket.AF_INET)
+
+
+def test_addresses_of_the_socket_become_endpoints() -> None:
+    assert plain(("192.0.2.1", 5)) == ("192.0.2.1", 5)
+    assert plain(("2001:db8::1", 5, 0, 0)) == ("2001:db8::1", 5)
+    assert plain(("::ffff:192.0.2.1", 5, 0, 0)) == ("192.0.2.1", 5)
+    assert plain(("fe80::1", 5, 0, 3)) == ("fe80::1%3", 5)
+    assert plain(("fe80::1%eth0", 5, 0, 3)) == ("fe80::1%3", 5)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway import link
+from gateway.dataplane import loop
 from gateway.dataplane.inbound import Inbound
 from gateway.dataplane.loop import Loop, Tuning
 from gateway.dataplane.outbound import Outbound
@@ -246,6 +247,67 @@ def test_without_a_link_packets_go_on(running: Running) -> None:
             assert len(peer.recv(2000)) == 16 + 12 + 20 + 16
 
 
+# What falls due by the clock.
+
+
+def test_a_session_ends_in_time_and_control_is_told(running: Running) -> None:
+    control = running.new_link()
+    assert install(control, lifetime=0.5) is None
+    assert hear(control, link.Expired) == link.Expired(7)
+    assert running.loop.directory.sessions == {}
+
+
+def test_a_session_ends_in_time_without_control(running: Running) -> None:
+    control = running.new_link()
+    assert install(control, lifetime=0.5) is None
+    control.close()
+    until(lambda: running.loop.directory.sessions == {})
+    assert hear(running.new_link(), link.Ready).sessions == []
+
+
+def test_after_a_sleep_no_packet_meets_a_key_whose_time_is_over(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine slept, and what comes with its waking is there in the first round."""
+    control = running.new_link()
+    assert install(control, lifetime=100) is None
+    control.send(link.encode(link.Routes([("10.0.0.0/8", "b")])))
+    assert order(control, link.CommitRoutes(seq=2)) is None
+    assert order(control, link.Activate(seq=3, index=7)) is None
+    now = loop._now
+    asleep, hold = threading.Event(), threading.Event()
+
+    def slow(session: object) -> None:
+        asleep.set()
+        hold.wait(10)
+
+    monkeypatch.setattr(running.loop._outbound, "send_empty", slow)  # it is announced each second
+    assert asleep.wait(10)
+    running.kernel.send(bytes(10) + b"\x45" + bytes(15) + bytes([10, 0, 0, 1]))
+    monkeypatch.setattr(loop, "_now", lambda: now() + 200)
+    hold.set()
+    assert hear(control, link.Expired) == link.Expired(7)
+    until(lambda: running.loop.directory.peer("b").drops != {})
+    assert running.loop.directory.peer("b").drops == {Drop.NO_SESSION: 1}
+
+
+def test_empty_records_leave_when_they_are_due(running: Running) -> None:
+    control = running.new_link()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.settimeout(10)
+        assert install(control, endpoint=peer.getsockname()) is None
+        assert order(control, link.Activate(seq=3, index=7)) is None
+        assert len(peer.recv(2000)) == 32
+        start = time.monotonic()
+        assert len(peer.recv(2000)) == 32, "announced again"
+        running.loop.directory.sessions[7].heard = True
+        running.loop.directory.peer("b").tx_datagrams += 100  # as long records do
+        for _ in range(3):
+            assert len(peer.recv(2000)) == 32
+        assert time.monotonic() - start < 5
+
+
 # What arrives while the loop is busy.
 
 
@@ -312,6 +374,29 @@ def test_after_a_sleep_a_packet_is_taken_by_itself_and_in_a_rush_many(
                 peer.sendto(bytes(30), running.udp.getsockname())
         blocked.set()
         until(lambda: 64 in asked)
+
+
+def test_packets_have_their_turn_between_two_batches_of_routes(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = running.new_link()
+    hear(control, link.Counters)
+    done: list[str] = []
+    gather = running.loop._commands._gather
+
+    def gathering(entries: list[tuple[str, str | None]]) -> None:
+        done.append("routes")
+        gather(entries)
+
+    monkeypatch.setattr(running.loop._commands, "_gather", gathering)
+    monkeypatch.setattr(running.loop._outbound, "_route", lambda *_: done.append("packet"))
+    blocked = stand_still(running, monkeypatch)
+    for _ in range(3):
+        control.send(link.encode(link.Routes([("10.0.0.0/8", "b")])))
+        running.kernel.send(bytes(30))
+    blocked.set()
+    until(lambda: len(done) == 6)
+    assert done[:2] == ["routes", "packet"]
 
 
 def test_what_found_no_room_in_the_socket_is_counted_and_is_not_the_paths_loss(

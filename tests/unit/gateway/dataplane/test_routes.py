@@ -50,6 +50,15 @@ def test_the_longest_prefix_wins(table: Routes[str], to: str, peer: str | None) 
     assert table.lookup(address(to)) == peer, "and the cache agrees"
 
 
+def test_our_own_site_is_nobody_s_inside_a_wider_prefix(table: Routes[str]) -> None:
+    table.add("10.10.10.0/24", None)
+    table.add("10.10.10.64/26", "longer")
+    assert table.lookup(address("10.10.10.3")) is None
+    assert table.lookup(address("10.10.10.65")) == "longer"
+    assert table.lookup(address("10.10.11.3")) == "wide"
+    assert table.lookup_pair(address("10.10.10.3") + address("10.10.9.8")) == (None, "site")
+
+
 def test_an_empty_table_has_no_route() -> None:
     assert Routes[str]().lookup(address("10.0.0.1")) is None
 
@@ -76,6 +85,19 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch, table: Routes[str
     for last in range(100):
         assert table.lookup(address(f"10.10.9.{last}")) == ("host" if last == 7 else "site")
         assert len(table._cache) <= 10
+        pair = address(f"10.10.9.{last}") + address("10.9.9.9")
+        assert table.lookup_pair(pair) == ("host" if last == 7 else "site", "wide")
+        assert len(table._pairs) <= 10
+
+
+def test_two_addresses_are_looked_up_together(table: Routes[str]) -> None:
+    for one, other, found in (
+        ("10.10.9.7", "10.9.9.9", ("host", "wide")),
+        ("10.9.9.9", "10.10.9.7", ("wide", "host")),
+        ("fd00:b::7", "2001:db8::", ("host6", None)),
+    ):
+        assert table.lookup_pair(address(one) + address(other)) == found
+        assert table.lookup_pair(address(one) + address(other)) == found, "and the cache agrees"
 
 
 def test_a_lookup_among_100000_prefixes_takes_as_long_as_among_10() -> None:

@@ -8,17 +8,8 @@ import pytest
 from msgspec.structs import replace as replaced
 
 from gateway.protocol import messages
-from gateway.protocol.handshake import (
-    Established,
-    Event,
-    Failed,
-    Initiator,
-    Install,
-    Party,
-    Responder,
-    Send,
-    State,
-)
+from gateway.protocol.handshake import Initiator, Party, Responder
+from gateway.protocol.machine import Established, Event, Failed, Install, Send, State
 from gateway.protocol.messages import Confirm, Ready
 
 A = Party("gw-b", b"\xaa" * 32, index=0xA, port=1111)
@@ -67,8 +58,9 @@ def test_both_sides_end_with_the_same_keys() -> None:
     (theirs,) = both.responder.receive(confirm)
     assert isinstance(theirs, Install)
     established, ready = both.responder.installed()
-    assert established == Established()
-    assert both.initiator.receive(frame(ready)) == (Established(),)
+    assert both.initiator.receive(frame(ready)) == (established,)
+    assert isinstance(established, Established)
+    assert len(established.transcript) == 32
 
     assert ours.send_key == theirs.receive_key
     assert ours.receive_key == theirs.send_key

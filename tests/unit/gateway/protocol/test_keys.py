@@ -27,6 +27,19 @@ def test_the_vector_of_the_documentation() -> None:
         assert f"{label:12}{value.hex()}" in text
 
 
+def test_the_vector_of_a_rekey() -> None:
+    rekey, reply = b"\x00\x00\x00\x05rekey", b"\x00\x00\x00\x05reply"
+    transcript = keys.rekey_transcript(TRANSCRIPT, rekey, reply)
+    derived = keys.derive(transcript, SECRET, "aes-256-gcm")
+    text = (Path(__file__).parents[4] / "docs" / "protocol.md").read_text()
+    for label, value in {
+        "rekey transcript": transcript,
+        "rekey i2r data": derived.i2r_data,
+        "rekey r2i data": derived.r2i_data,
+    }.items():
+        assert f"{label:18}{value.hex()}" in text
+
+
 def test_expand_is_rfc_5869() -> None:
     """HKDF by hand, from HMAC alone: one block is enough for 32 bytes."""
     prk = hmac.digest(TRANSCRIPT, SECRET, "sha256")

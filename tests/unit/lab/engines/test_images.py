@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from lab.engines import images
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from lab.topology import Topology
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +92,22 @@ def test_engine_27_is_not_told_a_word_that_it_refuses(
 )
 def test_the_telling_line_of_a_failed_command(output: list[str], reason: str) -> None:
     assert images.reason(output) == reason
+
+
+def test_compose_gets_no_word_about_sites_that_wait(topology: Topology) -> None:
+    file = yaml.safe_load(images.compose_file(topology))
+    assert set(file["services"]) == set(topology.nodes)
+    assert set(file["networks"]) == {"site-a", "site-b", "wan-a", "wan-b"}
+    assert set(file["volumes"]) == {"gw-a-config", "gw-b-config"}
+    assert set(file["services"]["internet"]["networks"]) == {"wan-a", "wan-b"}
+    assert file["services"]["host-a"]["init"] is True
+    assert file["services"]["host-a"]["sysctls"]["net.ipv4.ip_forward"] == "0"
+    assert file["name"] == "${LAB_NAME:-twosite}"
+
+
+def test_compose_gets_the_sites_that_are_wanted_without_a_profile(four: Topology) -> None:
+    file = yaml.safe_load(images.compose_file(four))
+    assert set(file["services"]) == set(four.nodes)
+    assert "gw-d-config" in file["volumes"]
+    assert "profiles" not in file["services"]["gw-c"]
+    assert len(file["services"]["internet"]["networks"]) == 4

@@ -25,9 +25,15 @@ def test_routes_stand_before_packets_are_forwarded(topology: Topology) -> None:
 
 def test_docker_s_default_route_goes_and_the_labs_stays(topology: Topology) -> None:
     lines = script(topology, "gw-a")
-    assert "ip -4 route replace 0.0.0.0/0 via 203.0.113.1" in lines
+    assert "ip -4 route replace 0.0.0.0/0 via 203.0.113.1 proto static" in lines
     assert any("grep -Ev 'via 203.0.113.1 '" in line and "route del" in line for line in lines)
     assert any("grep -Ev '^$'" in line for line in script(topology, "host-a"))
+
+
+def test_routes_of_sites_that_are_no_more_go(topology: Topology) -> None:
+    (line,) = [one for one in script(topology, "host-a") if "-4 route show proto static" in one]
+    assert "grep -Ev '^(blackhole )?(10.10.9.0/24) '" in line
+    assert line.endswith("do ip -4 route del $route; done")
 
 
 def test_a_host_forwards_nothing_and_takes_no_redirects(topology: Topology) -> None:

@@ -1,7 +1,6 @@
-"""`gateway.toml` -> frozen structs. Every mistake is named by file and key.
+"""A table of `gateway.toml` -> `Config`: each text parsed, and what must hold between the parts.
 
-Here: what the file may say, and what must hold between its parts. Not here: whether the kernel
-agrees (supervisor.py), and what the certificates say (identity.py).
+Each mistake is one line: what is wrong, in which file and key, what to write instead.
 """
 
 from __future__ import annotations
@@ -9,194 +8,55 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-import tomllib
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from gateway.config import shape
+from gateway.config.structs import (
+    DEFAULT_PORT,
+    Address,
+    Config,
+    DataPlane,
+    Handshake,
+    IdentityFiles,
+    Interface,
+    Listen,
+    Network,
+    Peer,
+    Timers,
+    Tun,
+)
 from gateway.errors import ConfigError, GatewayError
 from gateway.identity import Fingerprint, check_name
 from gateway.protocol.suites import SUITES
-from gateway.protocol.wire import (
-    DATAGRAM_SIZE,
-    MAX_DATAGRAM_SIZE,
-    MAX_FRAGMENTS,
-    MIN_DATAGRAM_SIZE,
-)
+from gateway.protocol.wire import MAX_DATAGRAM_SIZE, MAX_FRAGMENTS, MIN_DATAGRAM_SIZE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEFAULT_PORT: Final = 55555  # the report's own
+    from gateway.files import Files
+
 IFNAMSIZ: Final = 15  # characters; linux/if.h, less the closing zero
 
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123, section 2.1
 _HOST: Final = rf"{_LABEL}(?:\.{_LABEL})*\.?"
 
-Network = IPv4Network | IPv6Network
-Interface = IPv4Interface | IPv6Interface
-
-
-class Address(msgspec.Struct, frozen=True):
-    """Where to dial: a numeric address or a name, and a TCP port."""
-
-    host: str
-    port: int
-
-    @property
-    def numeric(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """The address, or None for a name."""
-        try:
-            return ipaddress.ip_address(self.host)
-        except ValueError:
-            return None
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class IdentityFiles(msgspec.Struct, frozen=True):
-    """The files that say who we are and whom we trust."""
-
-    certificate: Path
-    key: Path
-    ca: Path | None
-
-
-class Listen(msgspec.Struct, frozen=True):
-    """Where datagrams and connections arrive."""
-
-    address: str
-    port: int
-    accept: bool
-
-    def __str__(self) -> str:
-        return str(Address(self.address, self.port))
-
-
-class Tun(msgspec.Struct, frozen=True):
-    """The device that frames come from and go to."""
-
-    name: str
-    addresses: tuple[Interface, ...]
-    mtu: int
-    persist: bool
-
-
-class DataPlane(msgspec.Struct, frozen=True):
-    """How records become datagrams, and which offloads of the kernel may be used."""
-
-    datagram_size: int
-    max_span: int
-    tun_offload: bool
-    udp_gso: bool
-    udp_gro: bool
-
-
-class Peer(msgspec.Struct, frozen=True):
-    """A remote gateway. `connect` is None where it dials us."""
-
-    name: str
-    connect: Address | None
-    prefixes: tuple[Network, ...]
-    suites: tuple[str, ...]
-    certificate: Path | None
-    fingerprint: Fingerprint | None
-
-
-class Config(msgspec.Struct, frozen=True):
-    """A whole file, checked."""
-
-    path: Path
-    name: str
-    identity: IdentityFiles
-    listen: Listen
-    tun: Tun
-    dataplane: DataPlane
-    peers: dict[str, Peer]
-
-
-# The file's own shape. Texts are parsed below, so that each mistake gets a sentence of its own.
-
-
-class _Identity(msgspec.Struct, forbid_unknown_fields=True):
-    certificate: str
-    key: str
-    ca: str | None = None
-
-
-class _Listen(msgspec.Struct, forbid_unknown_fields=True):
-    address: str = "::"
-    port: int = DEFAULT_PORT
-    accept: bool = True
-
-
-class _Tun(msgspec.Struct, forbid_unknown_fields=True):
-    addresses: list[str]
-    name: str = "tun0"
-    mtu: int = 1500
-    persist: bool = True
-
-
-class _DataPlane(msgspec.Struct, forbid_unknown_fields=True):
-    datagram_size: int = DATAGRAM_SIZE
-    max_span: int = MAX_FRAGMENTS
-    tun_offload: bool = True
-    udp_gso: bool = True
-    udp_gro: bool = True
-
-
-class _Peer(msgspec.Struct, forbid_unknown_fields=True):
-    prefixes: list[str]
-    connect: str | None = None
-    suites: list[str] = msgspec.field(default_factory=lambda: list(SUITES))
-    certificate: str | None = None
-    fingerprint: str | None = None
-
-
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    identity: dict[str, Any]
-    tun: dict[str, Any]
-    listen: dict[str, Any] = {}
-    dataplane: dict[str, Any] = {}
-    peers: dict[str, dict[str, Any]] = {}
-
-
 _T = TypeVar("_T", bound=msgspec.Struct)
 
 
-def load(path: Path) -> Config:
-    """Read and check a file. Raises ConfigError: one line that names file and key."""
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise ConfigError(path, "", "no such file; give its path with -c") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(path, "", f"cannot be read: {_reason(error)}") from None
-    return parse(text, path)
-
-
-def parse(text: str, path: Path) -> Config:
-    """Check a file's text. `path` names it in errors, and its folder is where its paths start."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(path, "", f"not TOML: {error}") from None
-    return _Reader(path).config(table)
-
-
-class _Reader:
+class Reader:
     """Turns tables into structs; knows the file, so that it can name it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Files) -> None:
         self._path = path
+        self._files = files
 
     def config(self, table: dict[str, Any]) -> Config:
-        file = self._convert(table, _File, "")
+        """Read a whole file's table. Raises ConfigError."""
+        file = self._convert(table, shape.File, "")
         name = self._name(file.name, "name")
-        identity = self._convert(file.identity, _Identity, "identity")
+        identity = self._convert(file.identity, shape.Identity, "identity")
         peers = {
             key: self._peer(self._name(key, f"peers.{key}"), value)
             for key, value in file.peers.items()
@@ -212,13 +72,16 @@ class _Reader:
             listen=self._listen(file.listen),
             tun=self._tun(file.tun),
             dataplane=self._dataplane(file.dataplane),
+            timers=self._timers(file.timers),
+            handshake=self._handshake(file.handshake),
+            metrics=self._metrics(file.metrics),
             peers=peers,
         )
         self._together(config)
         return config
 
     def _listen(self, table: dict[str, Any]) -> Listen:
-        listen = self._convert(table, _Listen, "listen")
+        listen = self._convert(table, shape.Listen, "listen")
         try:
             ipaddress.ip_address(listen.address)
         except ValueError:
@@ -231,7 +94,7 @@ class _Reader:
         return Listen(listen.address, listen.port, listen.accept)
 
     def _tun(self, table: dict[str, Any]) -> Tun:
-        tun = self._convert(table, _Tun, "tun")
+        tun = self._convert(table, shape.Tun, "tun")
         if not re.fullmatch(rf"[A-Za-z0-9_.-]{{1,{IFNAMSIZ}}}", tun.name) or tun.name in {
             ".",
             "..",
@@ -252,24 +115,77 @@ class _Reader:
         return Tun(tun.name, addresses, tun.mtu, tun.persist)
 
     def _dataplane(self, table: dict[str, Any]) -> DataPlane:
-        given = self._convert(table, _DataPlane, "dataplane")
-        bounds = {
-            "datagram_size": (MIN_DATAGRAM_SIZE, MAX_DATAGRAM_SIZE),
-            "max_span": (1, MAX_FRAGMENTS),
-        }
-        for key, (least, most) in bounds.items():
-            value = getattr(given, key)
-            if not least <= value <= most:
-                raise self._error(
-                    f"dataplane.{key}", f"{value} is out of bounds ({least} to {most})"
-                )
+        given = self._convert(table, shape.DataPlane, "dataplane")
+        self._bounded(
+            given,
+            "dataplane",
+            datagram_size=(MIN_DATAGRAM_SIZE, MAX_DATAGRAM_SIZE),
+            max_span=(1, MAX_FRAGMENTS),
+        )
         return DataPlane(
             given.datagram_size, given.max_span, given.tun_offload, given.udp_gso, given.udp_gro
         )
 
+    def _timers(self, table: dict[str, Any]) -> Timers:
+        given = self._convert(table, shape.Timers, "timers")
+        self._bounded(
+            given,
+            "timers",
+            rekey_after=(1, 3600),
+            lifetime=(5, 7200),
+            keepalive_after=(1, 600),
+            dead_after=(3, 3600),
+        )
+        if given.lifetime <= given.rekey_after:
+            raise self._error(
+                "timers.lifetime",
+                f"{given.lifetime:g} s is not longer than timers.rekey_after"
+                f" ({given.rekey_after:g} s): keys would end before there are new ones",
+            )
+        if given.dead_after <= given.keepalive_after:
+            raise self._error(
+                "timers.dead_after",
+                f"{given.dead_after:g} s is not longer than timers.keepalive_after"
+                f" ({given.keepalive_after:g} s): a peer that has nothing to say would be dead",
+            )
+        return Timers(**msgspec.structs.asdict(given))
+
+    def _handshake(self, table: dict[str, Any]) -> Handshake:
+        given = self._convert(table, shape.Handshake, "handshake")
+        self._bounded(
+            given,
+            "handshake",
+            deadline=(1, 60),
+            half_open=(1, 4096),
+            half_open_each=(1, 4096),
+            rate=(0.1, 10_000),
+            burst=(1, 10_000),
+        )
+        return Handshake(**msgspec.structs.asdict(given))
+
+    def _metrics(self, table: dict[str, Any]) -> Address | None:
+        if not table:
+            return None
+        given = self._convert(table, shape.Metrics, "metrics")
+        address = self._address(given.listen, "metrics.listen")
+        if address.numeric is None or not re.search(r":\d+$", given.listen):
+            raise self._error(
+                "metrics.listen",
+                f"{given.listen!r}: write an IP address and a port, as 127.0.0.1:9586",
+            )
+        return address
+
+    def _bounded(self, given: msgspec.Struct, table: str, **bounds: tuple[float, float]) -> None:
+        for key, (least, most) in bounds.items():
+            value = getattr(given, key)
+            if not least <= value <= most:  # nan is neither
+                raise self._error(
+                    f"{table}.{key}", f"{value:g} is out of bounds ({least:g} to {most:g})"
+                )
+
     def _peer(self, name: str, table: dict[str, Any]) -> Peer:
         key = f"peers.{name}"
-        peer = self._convert(table, _Peer, key)
+        peer = self._convert(table, shape.Peer, key)
         prefixes = tuple(
             self._network(text, f"{key}.prefixes[{i}]") for i, text in enumerate(peer.prefixes)
         )
@@ -295,6 +211,10 @@ class _Reader:
                 "works only where we dial (TLS never shows a listener an untrusted certificate);"
                 " pin with `certificate` instead",
             )
+        if peer.keepalive and not 1 <= peer.keepalive <= 3600:
+            raise self._error(
+                f"{key}.keepalive", f"{peer.keepalive:g} is out of bounds (1 to 3600 s; 0: off)"
+            )
         return Peer(
             name=name,
             connect=self._address(peer.connect, f"{key}.connect")
@@ -308,6 +228,9 @@ class _Reader:
             fingerprint=self._fingerprint(peer.fingerprint, f"{key}.fingerprint")
             if peer.fingerprint is not None
             else None,
+            roam=peer.roam,
+            transit=peer.transit,
+            keepalive=peer.keepalive,
         )
 
     def _together(self, config: Config) -> None:
@@ -327,22 +250,21 @@ class _Reader:
             self._endpoint_outside_tunnel(peer, config)
 
     def _disjoint_routes(self, config: Config) -> None:
-        """A destination belongs to one peer, and never to ourselves."""
-        seen: list[tuple[Network, str]] = []
+        """A prefix belongs to one peer; of two that overlap, the longer one wins."""
+        seen: dict[Network, str] = {}
+        own = {ipaddress.ip_network(address.ip): address for address in config.tun.addresses}
         for peer in config.peers.values():
             for i, prefix in enumerate(peer.prefixes):
                 key = f"peers.{peer.name}.prefixes[{i}]"
-                for other, owner in seen:
-                    if prefix.version == other.version and prefix.overlaps(other):
-                        raise self._error(
-                            key, f"{prefix} overlaps {other} of {owner}; a destination has one peer"
-                        )
-                for own in config.tun.addresses:
-                    if own.ip in prefix:
-                        raise self._error(
-                            key, f"{prefix} covers {own.ip}, our own address in tun.addresses"
-                        )
-                seen.append((prefix, key))
+                if prefix in seen:
+                    raise self._error(
+                        key, f"{prefix} stands in {seen[prefix]} too; a prefix has one peer"
+                    )
+                if prefix in own:
+                    raise self._error(
+                        key, f"{prefix} is our own address in tun.addresses, {own[prefix]}"
+                    )
+                seen[prefix] = key
 
     def _endpoint_outside_tunnel(self, peer: Peer, config: Config) -> None:
         """A tunnel whose own datagrams are routed into it is a loop."""
@@ -375,7 +297,7 @@ class _Reader:
 
     def _file(self, text: str, key: str) -> Path:
         path = self._path.parent / text
-        if not path.is_file():
+        if not self._files.has(path):
             raise self._error(key, f"no such file: {path}; make one with `gateway pki`")
         return path
 
@@ -461,7 +383,3 @@ def _plain(what: str) -> str:
         return what
     expected = _PLAIN.get(match[1], "a table" if match[1] == "object" else match[1])
     return f"must be {expected}, not {_PLAIN.get(match[2], match[2])}"
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8"

@@ -1,0 +1,1 @@
+"""The parts of `lab soak` that need no lab."""
