@@ -52,7 +52,9 @@ class Credentials:
     def __init__(self, config: Config) -> None:
         """Raise ConfigError for a file that cannot be used."""
         files = config.identity
-        self.identity = Identity.load(files.certificate, files.key, datetime.now(UTC))
+        self.identity = Identity.nobody()
+        if files.certificate is not None and files.key is not None:
+            self.identity = Identity.load(files.certificate, files.key, datetime.now(UTC))
         self.trusts = trusts_of(config)
         self.server = server_context(self.identity, self.trusts.values())
         anchored = [one for one in self.trusts.values() if not isinstance(one, Fingerprint)]

@@ -25,6 +25,7 @@ import ssl
 import stat
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from cryptography import x509
@@ -38,8 +39,6 @@ from gateway.protocol.messages import NAME_PATTERN
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
-    from pathlib import Path
-
     from gateway.files import Files
 
 ALPN: Final = "twosite/1"
@@ -87,6 +86,11 @@ class Identity:
     key: Path
     sha256: bytes
     uris: tuple[str, ...]  # what the certificate says we are; empty is fine where peers pin it
+
+    @classmethod
+    def nobody(cls) -> Identity:
+        """A client without a certificate: zeros in the transcript (docs/protocol.md)."""
+        return cls(Path(), Path(), bytes(32), ())
 
     @classmethod
     def load(cls, certificate: Path, key: Path, now: datetime) -> Identity:
@@ -247,6 +251,8 @@ def _context(protocol: ssl._SSLMethod, identity: Identity) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols([ALPN])
+    if identity == Identity.nobody():
+        return context
     try:  # the empty password keeps OpenSSL from asking on the terminal
         context.load_cert_chain(identity.certificate, identity.key, password="")
     except ssl.SSLError as error:

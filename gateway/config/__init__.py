@@ -2,6 +2,7 @@
 
     shape.py    the file as it is written: keys, types, defaults
     reader.py   each text parsed, and what must hold between the parts
+    people.py   the same for users, groups and clients
     structs.py  what comes out
 
 Not here: whether the kernel agrees (supervisor.py), and what the certificates say (identity.py).
@@ -16,16 +17,21 @@ from gateway.config.reader import Reader
 from gateway.config.structs import (
     DEFAULT_PORT,
     Address,
+    Bans,
+    Client,
     Config,
     DataPlane,
+    Group,
     Handshake,
     IdentityFiles,
     Interface,
     Listen,
     Network,
     Peer,
+    Rule,
     Timers,
     Tun,
+    Users,
 )
 from gateway.errors import ConfigError
 from gateway.files import DISK, Files
@@ -36,16 +42,21 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_PORT",
     "Address",
+    "Bans",
+    "Client",
     "Config",
     "DataPlane",
+    "Group",
     "Handshake",
     "IdentityFiles",
     "Interface",
     "Listen",
     "Network",
     "Peer",
+    "Rule",
     "Timers",
     "Tun",
+    "Users",
     "load",
     "parse",
 ]

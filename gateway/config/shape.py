@@ -5,7 +5,7 @@ Texts are parsed by `reader.py`, so that each mistake gets a sentence of its own
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,9 +17,10 @@ from gateway.protocol.wire import DATAGRAM_SIZE, MAX_FRAGMENTS
 class Identity(msgspec.Struct, forbid_unknown_fields=True):
     """`[identity]`."""
 
-    certificate: str
-    key: str
+    certificate: str | None = None
+    key: str | None = None
     ca: str | None = None
+    crl: str | None = None
 
 
 class Listen(msgspec.Struct, forbid_unknown_fields=True):
@@ -33,7 +34,7 @@ class Listen(msgspec.Struct, forbid_unknown_fields=True):
 class Tun(msgspec.Struct, forbid_unknown_fields=True):
     """`[tun]`."""
 
-    addresses: list[str]
+    addresses: list[str] = []
     name: str = "tun0"
     mtu: int = 1500
     persist: bool = True
@@ -77,7 +78,7 @@ class Metrics(msgspec.Struct, forbid_unknown_fields=True):
 class Peer(msgspec.Struct, forbid_unknown_fields=True):
     """`[peers.NAME]`."""
 
-    prefixes: list[str]
+    prefixes: list[str] = []
     connect: str | None = None
     suites: list[str] = msgspec.field(default_factory=lambda: list(SUITES))
     certificate: str | None = None
@@ -87,15 +88,61 @@ class Peer(msgspec.Struct, forbid_unknown_fields=True):
     keepalive: float = 0
 
 
+class Users(msgspec.Struct, forbid_unknown_fields=True):
+    """`[users]`."""
+
+    pool: list[str]
+    database: str = "/var/lib/gateway/users.db"
+    routes: list[str] = []
+    dns: list[str] = []
+    search: list[str] = []
+    devices: int = 3
+    certificate: Literal["off", "optional", "required"] = "optional"
+    masquerade: bool = False
+    suites: list[str] = msgspec.field(default_factory=lambda: list(SUITES))
+    keepalive: float = 0
+    remember: float = 86_400
+
+
+class Bans(msgspec.Struct, forbid_unknown_fields=True):
+    """`[bans]`."""
+
+    limit: int = 80  # as ocserv's max-ban-score
+    forget: float = 60
+    duration: float = 300  # as ocserv's min-reauth-time
+
+
+class Group(msgspec.Struct, forbid_unknown_fields=True):
+    """`[groups.NAME]`."""
+
+    allow: list[str] = []
+
+
+class Client(msgspec.Struct, forbid_unknown_fields=True):
+    """`[client]`."""
+
+    user: str
+    device: str | None = None  # this machine's host name
+    password_file: str | None = None
+    routes: list[str] | None = None
+    dns: bool = True
+    kill_switch: bool = True
+
+
 class File(msgspec.Struct, forbid_unknown_fields=True):
     """The whole file; its tables are checked one by one."""
 
     name: str
-    identity: dict[str, Any]
-    tun: dict[str, Any]
+    role: Literal["gateway", "client"] = "gateway"
+    identity: dict[str, Any] = {}
+    tun: dict[str, Any] = {}
     listen: dict[str, Any] = {}
     dataplane: dict[str, Any] = {}
     timers: dict[str, Any] = {}
     handshake: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     peers: dict[str, dict[str, Any]] = {}
+    users: dict[str, Any] | None = None
+    bans: dict[str, Any] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    client: dict[str, Any] | None = None

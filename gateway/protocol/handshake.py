@@ -7,6 +7,9 @@
       READY      -- confirm(mac) -->               INSTALL  the same, once the mac verified
       DONE       <-- ready(mac) --                 DONE
 
+A user's confirm has a `Login` under seal. The responder waits in LOGIN, between CONFIRM and
+INSTALL, until its driver says `grant` or `refuse`; the grant comes with ready, under seal too.
+
 How a machine is fed stands in `machine.py`. Old sessions stay untouched until `Established`.
 
 Not here: who the peer is. The driver authenticates the certificate against the name (identity.py)
@@ -19,7 +22,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from gateway.protocol import keys, messages
-from gateway.protocol.machine import Established, Install, Machine, Send, State
+from gateway.protocol.login import Grant, Login, seal, unseal
+from gateway.protocol.machine import (
+    Established,
+    Granted,
+    Install,
+    LogIn,
+    Machine,
+    Send,
+    State,
+)
 from gateway.protocol.messages import Confirm, Hello, Ready, Welcome
 
 if TYPE_CHECKING:
@@ -47,10 +59,20 @@ class Initiator(Machine):
     }
 
     def __init__(
-        self, own: Party, peer: str, peer_certificate: bytes, suites: Sequence[str]
+        self,
+        own: Party,
+        peer: str | None,
+        peer_certificate: bytes,
+        suites: Sequence[str],
+        login: Login | None = None,
     ) -> None:
-        """`peer` is the name that was authenticated. The shares made here are used once."""
+        """`peer` is the name that was authenticated; None: its certificate alone says who it is.
+
+        With a `login` we are the user `own.name`. The shares made here are used once.
+        """
         super().__init__(suites)
+        self._login = login
+        self._user = login is not None
         self._own = own
         self._peer = peer
         self._peer_certificate = peer_certificate
@@ -64,6 +86,7 @@ class Initiator(Machine):
         self._hello = messages.encode(
             Hello(
                 versions=[messages.VERSION],
+                kind="gateway" if self._login is None else "user",
                 name=self._own.name,
                 suites=list(self._suites),
                 x25519=self._offer.x25519,
@@ -80,12 +103,16 @@ class Initiator(Machine):
         if self.state is not State.INSTALL or self._keys is None:
             raise ValueError("installed() answers Install")
         self.state = State.READY
-        return (Send(messages.encode(Confirm(mac=self._keys.i2r_mac))),)
+        sealed = b""
+        if self._login is not None:
+            sealed = seal(self._keys.i2r_auth, self._login, self._transcript)
+            self._login = None
+        return (Send(messages.encode(Confirm(mac=self._keys.i2r_mac, sealed=sealed))),)
 
     def _welcome(self, welcome: Welcome, frame: bytes) -> Sequence[Event]:
         if welcome.version != messages.VERSION:
             return self._fail("version", f"version {welcome.version} was not offered")
-        if welcome.name != self._peer:
+        if self._peer is not None and welcome.name != self._peer:
             return self._fail("name", f"{welcome.name} answered where {self._peer} was dialled")
         if welcome.suite not in self._suites:
             return self._fail("suite", f"suite {welcome.suite} was not offered")
@@ -109,9 +136,15 @@ class Initiator(Machine):
     def _ready(self, ready: Ready, _frame: bytes) -> Sequence[Event]:
         if self._keys is None or not keys.same_mac(self._keys.r2i_mac, ready.mac):
             return self._fail("mac", "the peer did not derive our keys")
+        granted: Sequence[Event] = ()
+        if self._user:
+            grant = unseal(self._keys.r2i_auth, ready.sealed, Grant, self._transcript)
+            granted = (Granted(grant),)
+        elif ready.sealed:
+            return self._fail("unexpected", "a grant, and we are no user")
         self._keys = None
         self.state = State.DONE
-        return (Established(self._transcript),)
+        return (*granted, Established(self._transcript))
 
 
 class Responder(Machine):
@@ -123,27 +156,57 @@ class Responder(Machine):
     }
 
     def __init__(
-        self, own: Party, peer: str, peer_certificate: bytes, suites: Sequence[str]
+        self,
+        own: Party,
+        peer: str,
+        peer_certificate: bytes,
+        suites: Sequence[str],
+        *,
+        user: bool = False,
     ) -> None:
-        """Our order of suites decides among those that the peer offers."""
+        """Our order of suites decides among those that the peer offers.
+
+        `user`: the peer is one, and must log in.
+        """
         super().__init__(suites)
+        self._user = user
         self._own = own
         self._peer = peer
         self._peer_certificate = peer_certificate
         self._install: Install | None = None
+        self._grant: Grant | None = None
+
+    def grant(self, grant: Grant) -> Sequence[Event]:
+        """Let the user in. Raises ValueError when the grant is too long."""
+        if self.state is not State.LOGIN or self._install is None:
+            raise ValueError("grant() answers LogIn")
+        self._grant = grant
+        self.state = State.INSTALL
+        return (self._install,)
+
+    def refuse(self, code: str, message: str) -> Sequence[Event]:
+        """Keep the user out; the peer hears `code` and `message`."""
+        if self.state is not State.LOGIN:
+            raise ValueError("refuse() answers LogIn")
+        return self._fail(code, message)
 
     def installed(self) -> Sequence[Event]:
         """Say that the data plane holds the session. Ready comes last: it commits the peer."""
         if self.state is not State.INSTALL or self._keys is None:
             raise ValueError("installed() answers Install")
-        mac = self._keys.r2i_mac
-        self._keys = self._install = None
+        sealed = b""
+        if self._grant is not None:
+            sealed = seal(self._keys.r2i_auth, self._grant, self._transcript)
+        ready = Ready(mac=self._keys.r2i_mac, sealed=sealed)
+        self._keys = self._install = self._grant = None
         self.state = State.DONE
-        return (Established(self._transcript), Send(messages.encode(Ready(mac=mac))))
+        return (Established(self._transcript), Send(messages.encode(ready)))
 
     def _hello(self, hello: Hello, frame: bytes) -> Sequence[Event]:
         if messages.VERSION not in hello.versions:
             return self._fail("version", f"we speak version {messages.VERSION} only")
+        if hello.kind != ("user" if self._user else "gateway"):
+            return self._fail("name", f"{hello.name} is no {hello.kind} here")
         if hello.name != self._peer:
             return self._fail("name", f"{hello.name} is not {self._peer}")
         suite = self._choose(hello.suites)
@@ -183,5 +246,11 @@ class Responder(Machine):
             or not keys.same_mac(self._keys.i2r_mac, confirm.mac)
         ):
             return self._fail("mac", "the peer did not derive our keys")
+        if self._user:
+            login = unseal(self._keys.i2r_auth, confirm.sealed, Login, self._transcript)
+            self.state = State.LOGIN
+            return (LogIn(login),)
+        if confirm.sealed:
+            return self._fail("unexpected", "a login, and a gateway's needs none")
         self.state = State.INSTALL
         return (self._install,)

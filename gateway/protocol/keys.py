@@ -46,6 +46,8 @@ class SessionKeys:
     r2i_data: bytes
     i2r_mac: bytes
     r2i_mac: bytes
+    i2r_auth: bytes
+    r2i_auth: bytes
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,6 +129,8 @@ def derive(transcript_hash: bytes, secret: bytes, suite: str) -> SessionKeys:
         r2i_data=key(b"r2i data", KEY_SIZE),
         i2r_mac=_mac(key(b"i2r confirm", HASH_LENGTH), transcript_hash),
         r2i_mac=_mac(key(b"r2i confirm", HASH_LENGTH), transcript_hash),
+        i2r_auth=key(b"i2r auth", KEY_SIZE),
+        r2i_auth=key(b"r2i auth", KEY_SIZE),
     )
 
 

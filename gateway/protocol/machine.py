@@ -18,6 +18,8 @@ from gateway.protocol.messages import MalformedError, Reject, RekeyReject
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gateway.protocol.login import Grant, Login
+
 
 class State(Enum):
     """What a machine waits for: the message of that name, or its driver."""
@@ -25,6 +27,7 @@ class State(Enum):
     START = auto()
     WELCOME = auto()  # or reply
     CONFIRM = auto()
+    LOGIN = auto()  # its driver's word on a user
     INSTALL = auto()
     READY = auto()
     DONE = auto()
@@ -56,6 +59,20 @@ class Install:
 
 
 @dataclass(frozen=True)
+class LogIn:
+    """Responder: a user wants in. Answer with `grant` or `refuse`."""
+
+    login: Login
+
+
+@dataclass(frozen=True)
+class Granted:
+    """Initiator: what the gateway gave us. It comes before `Established`."""
+
+    grant: Grant
+
+
+@dataclass(frozen=True)
 class Established:
     """Both sides proved the keys. Send data on the new session; the old ones may go.
 
@@ -74,7 +91,7 @@ class Failed:
     by_peer: bool = False
 
 
-Event = Send | Install | Established | Failed
+Event = Send | Install | LogIn | Granted | Established | Failed
 
 
 class Machine:
@@ -121,6 +138,8 @@ class Machine:
             return step(message, frame)
         except keys.KeyExchangeError:
             return self._fail("key-exchange", "the key share is not one")
+        except MalformedError as error:
+            return self._fail("malformed", str(error))
 
     def _choose(self, offered: Sequence[str]) -> str | None:
         """The suite that we like best of those."""

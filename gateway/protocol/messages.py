@@ -12,7 +12,7 @@ Who may send what when stands in `handshake.py` and `rekey.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -30,6 +30,7 @@ MAX_TOTAL: Final = 1 << 53  # what every JSON reader holds exactly (RFC 8259, se
 
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}\Z"
 
+PartyKind = Literal["gateway", "user"]
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
 SuiteName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,40}\Z")]
 Index = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
@@ -42,6 +43,7 @@ MlkemCiphertext = Annotated[
     bytes, msgspec.Meta(min_length=MLKEM_CIPHERTEXT_LENGTH, max_length=MLKEM_CIPHERTEXT_LENGTH)
 ]
 Mac = Annotated[bytes, msgspec.Meta(min_length=MAC_LENGTH, max_length=MAC_LENGTH)]
+Sealed = Annotated[bytes, msgspec.Meta(max_length=16_384)]
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_LENGTH)]
 Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z-]{1,40}\Z")]
 Total = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOTAL)]
@@ -61,6 +63,7 @@ class Hello(Message, frozen=True):
     """Initiator: who I am, what I can do, my halves of the key exchange, where my datagrams go."""
 
     versions: Annotated[list[Version], msgspec.Meta(min_length=1, max_length=16)]
+    kind: PartyKind
     name: Name
     suites: Annotated[list[SuiteName], msgspec.Meta(min_length=1, max_length=16)]
     x25519: X25519Key
@@ -89,15 +92,23 @@ class Reject(Message, frozen=True):
 
 
 class Confirm(Message, frozen=True):
-    """Initiator: proof that I derived the same keys from the same transcript; I can receive."""
+    """Initiator: proof that I derived the same keys from the same transcript; I can receive.
+
+    `sealed`: a user's `login.Login`; empty from a gateway.
+    """
 
     mac: Mac
+    sealed: Sealed
 
 
 class Ready(Message, frozen=True):
-    """Responder: the same proof. Both sides send data from here on."""
+    """Responder: the same proof. Both sides send data from here on.
+
+    `sealed`: the `login.Grant` for a user; empty for a gateway.
+    """
 
     mac: Mac
+    sealed: Sealed
 
 
 class Disconnect(Message, frozen=True):

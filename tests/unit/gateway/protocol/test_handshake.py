@@ -128,7 +128,7 @@ def test_a_mac_sent_back_proves_nothing() -> None:
     _, confirm = both.until_confirm()
     decoded = messages.decode(confirm)
     assert isinstance(decoded, Confirm)
-    _reject, failed = both.initiator.receive(messages.encode(Ready(mac=decoded.mac)))
+    _reject, failed = both.initiator.receive(messages.encode(Ready(mac=decoded.mac, sealed=b"")))
     assert isinstance(failed, Failed)
     assert failed.code == "mac"
 

@@ -73,6 +73,7 @@ def test_shares_have_their_length() -> None:
             messages.encode(
                 Hello(
                     versions=[1],
+                    kind="gateway",
                     name="gw-b",
                     suites=["aes-256-gcm"],
                     x25519=bytes(31),
