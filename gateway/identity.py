@@ -39,6 +39,7 @@ from gateway.protocol.messages import NAME_PATTERN
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+
     from gateway.files import Files
 
 ALPN: Final = "twosite/1"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from gateway.config import Address
 from gateway.control.dataplane import DataPlaneError
 from gateway.protocol import messages
-from gateway.protocol.handshake import Initiator
-from gateway.protocol.machine import Established, Event, Failed, Install, Send
+from gateway.protocol.handshake import Initiator, Responder
+from gateway.protocol.machine import Established, Event, Failed, Granted, Install, LogIn, Send
 from gateway.protocol.messages import Disconnect, Reject
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.control.channel import Channel
     from gateway.control.dataplane import DataPlane
     from gateway.protocol.epoch import Epoch
-    from gateway.protocol.handshake import Responder
+    from gateway.protocol.login import Grant, Login
 
 
 class HandshakeError(Exception):
@@ -69,6 +69,8 @@ async def negotiate(
     lifetime: float,
     establish: Callable[[Session], Awaitable[None]],
     known: Address | None = None,
+    judge: Callable[[Login], Awaitable[tuple[str, Grant]]] | None = None,
+    granted: Callable[[Grant], Awaitable[None]] | None = None,
 ) -> None:
     """Run a machine to its end. `lifetime`: seconds that its keys may be used.
 
@@ -78,6 +80,9 @@ async def negotiate(
     `establish` makes the session the peer's own. It is called once both sides proved the keys, and
     before the responder's `ready`: so a responder that cannot go on says so before the initiator
     gives up its old session.
+
+    Of users: `judge` says as which peer somebody is let in, and what is granted, or raises
+    HandshakeError; `granted` takes what a gateway gave us, before `establish`.
 
     Raises HandshakeError when either side says no, DataPlaneError when ours cannot take the keys,
     and what the channel raises. A session that was not established is not left behind.
@@ -98,6 +103,15 @@ async def negotiate(
                         endpoint = known
                     session = await install_session(install, endpoint, dataplane, peer, lifetime)
                     events.extend(machine.installed())
+                case LogIn(login) if judge is not None and isinstance(machine, Responder):
+                    try:
+                        peer, grant = await judge(login)
+                    except HandshakeError as no:
+                        events.extend(machine.refuse(no.code, no.message))
+                    else:
+                        events.extend(machine.grant(grant))
+                case Granted(grant) if granted is not None:
+                    await granted(grant)
                 case Established(transcript) if session is not None:
                     session.transcript = transcript
                     await establish(session)
