@@ -31,8 +31,10 @@ from gateway.dataplane.udp import open_udp
 from gateway.errors import ConfigError, GatewayError
 from gateway.sockets import claim_namespace, open_admin, open_tcp
 from gateway.system.notify import Notifier
+from gateway.system.resolver import Resolver, is_domain, is_resolver
 
 if TYPE_CHECKING:
+    from gateway.client.vault import Vault
     from gateway.config import Config
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ LONGEST_PAUSE: Final = 5.0
 LIFE_WITHIN: Final = 15.0
 """Seconds without a word from planes that run: then they hang, and the watchdog may know."""
 UNUSABLE: Final = 2  # exit status of a plane that cannot work with this config or machine
+NOT_LET_IN: Final = 1  # our own, of a client whose first login was refused
 
 
 @dataclass
@@ -97,8 +100,17 @@ class Plane:
 class Supervisor:
     """Holds the devices for as long as the gateway runs."""
 
-    def __init__(self, config: Config, admin_path: str, log_format: str = "text") -> None:
-        """Open everything. Raises GatewayError for what this machine refuses."""
+    def __init__(
+        self,
+        config: Config,
+        admin_path: str,
+        log_format: str = "text",
+        vault: Vault | None = None,
+    ) -> None:
+        """Open everything. Raises GatewayError for what this machine refuses.
+
+        `vault`: what a client logs in with; it is handed on, and never read.
+        """
         if os.geteuid() != 0:
             raise GatewayError(
                 "gateway run needs root: it opens /dev/net/tun and drops to users of its own;"
@@ -107,6 +119,8 @@ class Supervisor:
         _check_files(config)
         self._config = config
         self._log_format = log_format
+        self._vault = vault
+        self._resolver = Resolver(Path(admin_path).parent)
         with contextlib.ExitStack() as undo:
             undo.enter_context(claim_namespace())
             listen = config.listen
@@ -117,6 +131,9 @@ class Supervisor:
             self._tcp = undo.enter_context(open_tcp(config)) if listen.accept else None
             self._admin = undo.enter_context(open_admin(admin_path))
             undo.callback(lambda: Path(admin_path).unlink(missing_ok=True))
+            if vault is not None:
+                self._resolver.restore()  # a client that was killed did not
+                undo.callback(self._resolver.restore)
             try:
                 self._tun, offloads = open_tun(
                     config.tun.name,
@@ -161,6 +178,9 @@ class Supervisor:
         if self._tcp is not None:
             control.arguments += _flags(listen_fd=self._tcp.fileno())
             control.descriptors += (self._tcp.fileno(),)
+        if self._vault is not None:
+            control.arguments += _flags(vault_fd=self._vault.descriptor)
+            control.descriptors += (self._vault.descriptor,)
         return control, data
 
     def run(self) -> int:
@@ -195,8 +215,8 @@ class Supervisor:
             self._show_life()
             for descriptor in readable:
                 plane = wake.get(descriptor)
-                if plane is not None and self._is_final(plane):
-                    return UNUSABLE
+                if plane is not None and (final := self._final(plane)) is not None:
+                    return final
 
     def _timeout(self) -> float | None:
         due = [p.restart_at for p in self._planes if p.restart_at is not None]
@@ -206,14 +226,37 @@ class Supervisor:
         return min(waits, default=None)
 
     def _hear(self, control: Plane) -> None:
-        """Both planes are ready, says control. Anything else, and we heed it no more."""
+        """Both planes are ready, says control, or a client has resolvers.
+
+        Anything else, and we heed it no more.
+        """
         assert control.leash is not None  # noqa: S101 - it was readable
-        if not link.hears_ready(control.leash):
+        word = link.hear(control.leash)
+        if isinstance(word, link.Resolvers):
+            control.heeded = self._resolve(word)
+            return
+        if word is None:
             control.heeded = False
             return
         if self._ready_at is None:
             self._notifier.tell(READY=1, STATUS="both planes are ready")
         self._ready_at = time.monotonic()
+
+    def _resolve(self, word: link.Resolvers) -> bool:
+        """Write them down, if that is asked of us at all; False for what no client says."""
+        client = self._config.client
+        if (
+            client is None
+            or not client.dns
+            or not all(is_resolver(server) for server in word.servers)
+            or not all(is_domain(domain) for domain in word.search)
+        ):
+            return False
+        try:
+            self._resolver.use(word.servers, word.search)
+        except GatewayError as error:
+            log.error("%s", error)
+        return True
 
     def _show_life(self) -> None:
         """Feed the watchdog, unless planes that run are not ready.
@@ -246,14 +289,16 @@ class Supervisor:
                     with contextlib.suppress(OSError):  # it died meanwhile: the loop sees it
                         link.hand_out(plane.leash, end)
 
-    def _is_final(self, plane: Plane) -> bool:
-        """A plane ended: is there no use in another? Else it will be started anew."""
+    def _final(self, plane: Plane) -> int | None:
+        """A plane ended: our exit status if there is no use in another. Else it is started anew."""
         assert plane.process is not None  # noqa: S101 - a pidfd came from it
         status = plane.process.wait()
         plane.process = None
         plane.let_go()
         if status == UNUSABLE and (plane.starts == 1 or plane.name == "dataplane"):
-            return True  # later a broken config must not end sessions that live
+            return UNUSABLE  # later a broken config must not end sessions that live
+        if status == link.REFUSED and self._vault is not None:
+            return NOT_LET_IN
         now = time.monotonic()
         plane.pause = (
             FIRST_PAUSE if now - plane.started > STEADY else min(plane.pause * 2, LONGEST_PAUSE)
@@ -262,7 +307,7 @@ class Supervisor:
         log.error("%s plane ended (%s); starting it anew", plane.name, _how(status))
         self._ready_at = None
         self._notifier.tell(STATUS=f"the {plane.name} plane ended; starting it anew")
-        return False
+        return None
 
     def _stop(self, *, clean: bool) -> None:
         """Order control to stop, then end the leashes, then kill: at most 5 s in all.
@@ -339,10 +384,15 @@ class _Signals:
         return signal.Signals(self._read.recv(1)[0])
 
 
-def run(config: Config, admin_path: str, log_format: str = "text") -> int:
-    """Run a gateway until it is told to stop. Raises GatewayError when it cannot start."""
+def run(
+    config: Config, admin_path: str, log_format: str = "text", vault: Vault | None = None
+) -> int:
+    """Run a gateway until it is told to stop, or a client. Raises GatewayError when it cannot start.
+
+    Returns the exit status: 0, `UNUSABLE`, or `NOT_LET_IN`.
+    """
     logs.set_up(config.name, "supervisor", log_format)
-    return Supervisor(config, admin_path, log_format).run()
+    return Supervisor(config, admin_path, log_format, vault).run()
 
 
 def _check_files(config: Config) -> None:

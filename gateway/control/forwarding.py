@@ -29,6 +29,8 @@ class Forwarding:
         self._kernel = kernel
         self.own: set[Network] = set()
         """Networks that we are on, as the data plane knows them."""
+        self.excepted: set[Network] = set()
+        """What has a way of its own beside every tunnel: a client's gateway, host by host."""
 
     # --- A data plane comes or goes --------------------------------------------------------------
 
@@ -116,6 +118,7 @@ class Forwarding:
         for own in self.own - table.keys():
             if any(own.version == prefix.version and _covers(prefix, own) for prefix in table):
                 table[own] = None
+        table |= dict.fromkeys(self.excepted)
         await self._peers.dataplane.set_routes(
             (str(prefix), name) for prefix, name in table.items()
         )

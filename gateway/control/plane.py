@@ -10,10 +10,12 @@ import asyncio
 import logging
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway import __version__, link
 from gateway.control import admin
+from gateway.control.client import ClientSide, LoginRefusedError
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.dialling import Dialling
 from gateway.control.events import Events, Kind
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from collections.abc import Set as AbstractSet
 
+    from gateway.client.vault import Vault
     from gateway.config import Config
     from gateway.control.peer import Peer
     from gateway.credentials import Credentials
@@ -47,7 +50,20 @@ class LinkBrokenError(Exception):
 class ControlPlane:
     """Owns the peers, their channels, the kernel's routes and the admin socket."""
 
-    def __init__(self, config: Config, credentials: Credentials, leash: socket.socket) -> None:
+    def __init__(
+        self,
+        config: Config,
+        credentials: Credentials,
+        leash: socket.socket,
+        vault: Vault | None = None,
+    ) -> None:
+        """`vault`: what we log in with, if we are a client."""
+        self._kernel = Kernel(config.tun.name)
+        self._client: ClientSide | None = None
+        if vault is not None:
+            tell = partial(link.say_resolvers, leash)
+            self._client = ClientSide(config, vault, self._kernel, tell)
+            config = self._client.config
         self._config = config
         self._credentials = credentials
         self._leash = leash
@@ -68,9 +84,10 @@ class ControlPlane:
             expired=self._expired,
             broken=self._link_broken,
         )
-        self._kernel = Kernel(config.tun.name)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel, self._events)
-        self._dialling = Dialling(credentials, self._dataplane, self._peers, self._background)
+        self._dialling = Dialling(
+            credentials, self._dataplane, self._peers, self._background, self._client
+        )
         self._reload = Reload(self._peers, self._kernel, credentials, self._dialling)
         self._reloading = asyncio.Lock()
         self._server = Server(
@@ -89,9 +106,12 @@ class ControlPlane:
 
             Metrics(self._config, self._status, self._events)
         peers = self._config.peers.values()
-        await self._kernel.start(
-            self._config.tun, [prefix for peer in peers for prefix in peer.prefixes]
-        )
+        prefixes = [prefix for peer in peers for prefix in peer.prefixes]
+        if self._client is not None:
+            prefixes += self._client.closed
+        await self._kernel.start(self._config.tun, prefixes)
+        if self._client is not None:
+            await self._client.start(self._peers)
         self._leash.setblocking(False)
         asyncio.get_running_loop().add_reader(self._leash, self._order)
         self._background(admin.serve(admin_socket, self._answer, self._watchers))
@@ -103,6 +123,8 @@ class ControlPlane:
         self._warn_about_our_name()
         log.info("control plane ready, pid %d, uid %d", os.getpid(), os.getuid())
         await self._stopping.wait()
+        if isinstance(self._failure, LoginRefusedError):
+            await self._stop()
         if self._failure is not None:
             raise self._failure
         if self._clean:
@@ -110,6 +132,8 @@ class ControlPlane:
         return 0
 
     def _warn_about_our_name(self) -> None:
+        if self._client is not None:
+            return  # a user; the gateway says whether it wants a certificate at all
         ours = uri("gateway", self._config.name)
         if (uris := self._credentials.identity.uris) and ours not in uris:
             log.warning(
@@ -129,6 +153,8 @@ class ControlPlane:
         finally:
             try:
                 await self._kernel.clean()
+                if self._client is not None:
+                    await self._client.clean(refused=self._failure is not None)
             finally:
                 self._dataplane.stop()
                 await self._watchers.close(f"gateway {self._config.name} stopped")
@@ -206,6 +232,8 @@ class ControlPlane:
             case admin.Rekey(name, suite):
                 suites = (suite,) if suite is not None else ()
                 return dict(await self._peers.rekey(self._peer(name), suites))
+            case admin.Reload() if self._client is not None:
+                raise GatewayError("a client reads its file when it starts; stop and start it")
             case admin.Reload(text, files, others):
                 async with self._reloading:
                     changes = await self._reload.apply(text, files, frozenset(others))
@@ -223,7 +251,7 @@ class ControlPlane:
 
     async def _status(self) -> dict[str, Any]:
         peers = await self._peers.status()
-        tun = self._config.tun
+        tun = self._peers.config.tun
         return {
             "name": self._config.name,
             "version": __version__,
@@ -241,6 +269,7 @@ class ControlPlane:
                 "addresses": [str(address) for address in tun.addresses],
             },
             "peers": peers,
+            "client": None if self._client is None else await self._client.status(),
             "drops": dict(self._dataplane.drops),
             "handshakes": dict(self._server.outcomes),
         }

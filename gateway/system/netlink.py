@@ -120,6 +120,11 @@ class Kernel:
                 add=added, remove=(self._barriers | self._old_barriers) - wanted
             )
 
+    async def set_addresses(self, tun: Tun) -> None:
+        """Have these addresses, and of ours no others: a client's come with its login."""
+        async with self._lock:
+            await self._set_addresses(set(tun.addresses))
+
     async def own_networks(self) -> set[Network]:
         """What is ours: the TUN's addresses, and the networks that other interfaces are on."""
         async with self._lock:
