@@ -29,6 +29,7 @@ import msgspec
 
 from gateway import config as configuration
 from gateway.access.logins import LoginRefused
+from gateway.access.pool import PoolEmptyError
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.events import Kind
 from gateway.control.peer import Device
@@ -56,7 +57,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY: Final = 0.25  # seconds between looks at the database
 NO_CERTIFICATE: Final = bytes(32)  # docs/protocol.md, Key schedule
-ANSWERS_NOT: Final = "the gateway cannot look into its list of users"
+UNAVAILABLE: Final = "the gateway cannot check logins now"
 
 
 class People:
@@ -79,7 +80,6 @@ class People:
         self._logins = logins
         self._pool = pool
         self.enforcement = enforcement
-        self._rights = asyncio.Lock()  # whoever comes last has read the newest groups
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self.outcomes: Counter[str] = Counter()
         """Of logins, by code; `in` for those that made a session."""
@@ -121,22 +121,21 @@ class People:
 
     async def log_in(self, name: str, login: Login, source: str) -> tuple[Device, Grant]:
         """Judge a login. Raises HandshakeError. One visit of the device has begun then."""
+        settings = self.settings
+        device: Device | None = None
         try:
             user = await self._logins.check(name, login, source)
             device = await self._welcome(user, login.device)
-        except LoginRefused as no:
-            raise HandshakeError(no.code, no.message) from None
-        except GatewayError as error:
-            log.error("a login of %s: %s", name, error)
-            raise HandshakeError("not-ready", ANSWERS_NOT) from None
-        settings = self.settings
-        try:
-            token = b""
-            if settings.remember:
-                token = await self._logins.new_token(user.name, device.device)
-        except BaseException:
-            device.visits -= 1
-            device.changed.set()
+            token = await self._logins.new_token(user.name, login.device)
+        except BaseException as error:
+            if device is not None:
+                device.visits -= 1
+                device.changed.set()
+            if isinstance(error, LoginRefused):
+                raise HandshakeError(error.code, error.message) from None
+            if isinstance(error, GatewayError):
+                log.error("a login of %s: %s", name, error)
+                raise HandshakeError("unavailable", UNAVAILABLE) from None
             raise
         return device, Grant(
             addresses=[self._with_length(address) for address in device.addresses],
@@ -164,9 +163,11 @@ class People:
                 "devices",
                 f"{self.settings.devices} devices of {user.name} are logged in, which is the most",
             )
-        addresses = self._pool.take(user.name, device, self._users.lease(user.name, device))
-        if not addresses:
-            raise HandshakeError("no-address", "the gateway has no address left to give")
+        try:
+            addresses = self._pool.take(user.name, device, self._users.lease(user.name, device))
+        except PoolEmptyError as error:
+            log.warning("a login of %s: %s; make users.pool wider", name, error)
+            raise HandshakeError("no-address", "the gateway has no address left to give") from None
         self._users.keep_lease(user.name, device, addresses)
         return self._enter(user, device, addresses, visits=1)
 
@@ -224,9 +225,8 @@ class People:
         await self._peers.establish(device, channel, session)
 
     async def _admit(self, device: Device) -> None:
-        async with self._rights:
-            await self.enforcement.admit(device.addresses, device.groups)
-            device.admitted = True
+        device.admitted = True  # said first: whoever takes it away must know of the attempt
+        await self.enforcement.admit(device.addresses, device.groups)
 
     # --- While they are here ---------------------------------------------------------------------
 
@@ -273,9 +273,8 @@ class People:
         try:
             async with device.lock:  # who ended its session is done with its routes
                 pass
-            async with self._rights:
-                if device.admitted:
-                    await self.enforcement.leave(device.addresses)
+            if device.admitted:
+                await self.enforcement.leave(device.addresses)
             await self._peers.forwarding.tell_routes_soon()
         except (GatewayError, DataPlaneError) as error:
             log.error("peer %s: %s", device.name, error)
@@ -295,19 +294,21 @@ class People:
             if self._pool.take(user_name, device, lease) != lease:
                 self._pool.give_back(user_name, device)
                 return None
-        except GatewayError as error:
+        except (GatewayError, PoolEmptyError) as error:
             log.error("peer %s: %s", name, error)
             return None
         return self._enter(user, device, lease, visits=0)
 
     async def readmit(self) -> None:
-        """Set the rights of who was revived. Raises GatewayError."""
-        for device in self.devices:
-            if not device.admitted and device.current:
-                await self._admit(device)
+        """Set the rights of who was revived, and of nobody else. Raises GatewayError."""
+        here = self.devices
+        await asyncio.gather(*(self._admit(device) for device in here if device.current))
+        await self.enforcement.retain([one for device in here for one in device.addresses])
 
     def change(self) -> None:
         """The configuration is another one."""
+        self._logins.remember = self.settings.remember
+        self._logins.limits = self._peers.config.bans
         for device in self.devices:
             device.config = msgspec.structs.replace(
                 device.config, suites=self.settings.suites, keepalive=self.settings.keepalive
