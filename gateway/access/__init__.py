@@ -7,6 +7,7 @@
     bans.py       what failed logins cost
     logins.py     one login, judged in the agreed order
     pool.py       tunnel addresses; pure
+    policy.py     what a group may reach, as nftables rules; pure
     commands.py   `gateway user` and `gateway ban`
 
 Not here: sessions (control/), what a user's table in the config says (config/people.py).
