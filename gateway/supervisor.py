@@ -387,7 +387,7 @@ class _Signals:
 def run(
     config: Config, admin_path: str, log_format: str = "text", vault: Vault | None = None
 ) -> int:
-    """Run a gateway until it is told to stop, or a client. Raises GatewayError when it cannot start.
+    """Run a gateway or a client until it is told to stop. Raises GatewayError if it cannot start.
 
     Returns the exit status: 0, `UNUSABLE`, or `NOT_LET_IN`.
     """

@@ -112,9 +112,9 @@ def _gateway(endpoint: Endpoint, comment: str) -> Iterable[Command]:
 
 
 def _link_local() -> Iterable[Command]:
-    """Neighbour discovery (RFC 4861: hop limit 255, so it was not routed) and DHCP (RFC 2131, 8415).
+    """Neighbour discovery (RFC 4861) and DHCP (RFC 2131, 8415).
 
-    ARP is not IP, and none of an inet table's business.
+    Hop limit 255: it was not routed. ARP is not IP, and none of an inet table's business.
     """
     kinds = ["nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert"]
     yield _rule(

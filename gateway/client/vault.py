@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from gateway.errors import GatewayError
-from gateway.protocol.login import Grant
+from gateway.protocol.login import Grant  # noqa: TC001 - msgspec looks the type up
 
 SIZE: Final = 65_536  # bytes: a grant of at most 16 KiB, and the rest
 _LENGTH: Final = struct.Struct("!I")

@@ -18,6 +18,7 @@ from gateway.control import admin
 from gateway.control.client import ClientSide, LoginRefusedError
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.dialling import Dialling
+from gateway.control.enforcement import Enforcement
 from gateway.control.events import Events, Kind
 from gateway.control.peers import Peers
 from gateway.control.reload import Reload
@@ -84,11 +85,14 @@ class ControlPlane:
             expired=self._expired,
             broken=self._link_broken,
         )
+        self._enforcement = Enforcement(config, config.tun.name, self._kernel.site_networks)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel, self._events)
         self._dialling = Dialling(
             credentials, self._dataplane, self._peers, self._background, self._client
         )
-        self._reload = Reload(self._peers, self._kernel, credentials, self._dialling)
+        self._reload = Reload(
+            self._peers, self._kernel, self._enforcement, credentials, self._dialling
+        )
         self._reloading = asyncio.Lock()
         self._server = Server(
             config,
@@ -112,6 +116,7 @@ class ControlPlane:
         await self._kernel.start(self._config.tun, prefixes)
         if self._client is not None:
             await self._client.start(self._peers)
+        await self._enforcement.start()  # before anybody has a session, and so a route
         self._leash.setblocking(False)
         asyncio.get_running_loop().add_reader(self._leash, self._order)
         self._background(admin.serve(admin_socket, self._answer, self._watchers))
@@ -155,6 +160,7 @@ class ControlPlane:
                 await self._kernel.clean()
                 if self._client is not None:
                     await self._client.clean(refused=self._failure is not None)
+                await self._enforcement.clean()  # when nothing leads to a user any more
             finally:
                 self._dataplane.stop()
                 await self._watchers.close(f"gateway {self._config.name} stopped")
@@ -223,6 +229,8 @@ class ControlPlane:
         match request:
             case admin.Status():
                 return await self._status()
+            case admin.Policy():
+                return {"policy": await self._policy()}
             case admin.Health():
                 return {"ready": self._dataplane.ready}
             case admin.Connect(name):
@@ -249,6 +257,15 @@ class ControlPlane:
             raise GatewayError(f"no peer {name!r}; known: {known}")
         return peer
 
+    async def _policy(self) -> dict[str, Any] | None:
+        names = {
+            prefix.network_address: peer.config.name
+            for peer in self._peers.all.values()
+            for prefix in peer.config.prefixes
+            if prefix.num_addresses == 1
+        }
+        return await self._enforcement.status(names)
+
     async def _status(self) -> dict[str, Any]:
         peers = await self._peers.status()
         tun = self._peers.config.tun
@@ -272,6 +289,7 @@ class ControlPlane:
             "client": None if self._client is None else await self._client.status(),
             "drops": dict(self._dataplane.drops),
             "handshakes": dict(self._server.outcomes),
+            "policy": await self._policy(),
         }
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

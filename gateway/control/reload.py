@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from gateway.config import Config, Network
     from gateway.control.dialling import Dialling
+    from gateway.control.enforcement import Enforcement
     from gateway.control.peers import Peers
     from gateway.credentials import Credentials
     from gateway.identity import Trust
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 FIXED: Final = ("name", "identity", "listen", "tun", "dataplane", "metrics")
 """What a gateway holds from its start on: descriptors, rights and the key hang on it."""
+FIXED_FOR_USERS: Final = ("pool", "database")
+"""The same of `[users]`, and so whether there is this table: users have addresses by then."""
+TABLES: Final = ("timers", "handshake", "users", "bans", "groups")
+"""What changes as a whole."""
 
 
 @dataclass
@@ -65,10 +70,15 @@ def compare(
                 new.path, _key(table, before, after),
                 "changed, which needs a restart; nothing was changed",
             )  # fmt: skip
+    for key in FIXED_FOR_USERS:
+        if _differs(key, old.users, new.users):
+            raise ConfigError(
+                new.path, f"users.{key}", "changed, which needs a restart; nothing was changed"
+            )
     changes = Changes(
         added=[name for name in new.peers if name not in old.peers],
         removed=[name for name in old.peers if name not in new.peers],
-        tables=[table for table in ("timers", "handshake") if _differs(table, old, new)],
+        tables=[table for table in TABLES if _differs(table, old, new)],
     )
     for name, peer in new.peers.items():
         if name in old.peers:
@@ -81,7 +91,7 @@ def compare(
 
 
 def _differs(key: str, before: object, after: object) -> bool:
-    return bool(getattr(before, key) != getattr(after, key))
+    return bool(getattr(before, key, None) != getattr(after, key, None))
 
 
 def _key(table: str, before: object, after: object) -> str:
@@ -97,10 +107,16 @@ class Reload:
     """Carries out reloads, one after the other."""
 
     def __init__(
-        self, peers: Peers, kernel: Kernel, credentials: Credentials, dialling: Dialling
+        self,
+        peers: Peers,
+        kernel: Kernel,
+        enforcement: Enforcement,
+        credentials: Credentials,
+        dialling: Dialling,
     ) -> None:
         self._peers = peers
         self._kernel = kernel
+        self._enforcement = enforcement
         self._credentials = credentials
         self._dialling = dialling
 
@@ -118,9 +134,11 @@ class Reload:
 
         before, after = _prefixes(old), _prefixes(new)
         try:
+            await self._enforcement.change(new)
             await self._kernel.cover(before | after)
             await peers.forwarding.tell_routes(new)
         except (GatewayError, DataPlaneError) as error:
+            await self._enforcement.change(old)
             await self._kernel.cover(before)
             raise GatewayError(f"{error}; nothing was changed") from None
 

@@ -1,6 +1,6 @@
-"""The way to the gateway beside the tunnel: one route for each of its addresses, by the next hop
-that all else would take without us.
+"""The way to a client's gateway beside the tunnel: a route for each of its addresses.
 
+It goes by the next hop that everything would take without us.
 With everything in the tunnel, the tunnel's own datagrams must not be. So each address has
 
     a route by the original next hop   while there is one; it follows every change of the table

@@ -137,6 +137,18 @@ class Kernel:
                     found.add(ip_network(address.ip) if in_tunnel else address.network)
             return found
 
+    async def site_networks(self) -> set[Network]:
+        """Networks whose hosts answer through us: of interfaces that no default route leads to."""
+        async with self._lock:
+            outside = {self._index}
+            outside |= {r.device for r in await self._list_routes() if r.prefix.prefixlen == 0}
+            return {
+                ip_interface(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}").network
+                for family in (AF_INET, AF_INET6)
+                for message in await self._dump("addr", family)
+                if message["index"] not in outside
+            }
+
     async def add_routes(self, prefixes: Iterable[Network]) -> None:
         """Lead these prefixes through the TUN too."""
         async with self._lock:
@@ -176,6 +188,18 @@ class Kernel:
             finally:
                 self._netlink.close()
                 self._netlink = None
+
+    async def clean_debris(self) -> None:
+        """Remove what one that was killed left, with or without its TUN."""
+        async with self._lock:
+            self._netlink = AsyncIPRoute()
+            found = await self._ask(
+                "look it up", self._netlink.link("get", ifname=self._tun), tolerate={errno.ENODEV}
+            )
+            if found:
+                self._index = found[0]["index"]
+                await self._set_addresses(set())
+        await self.clean()
 
     async def _clean_routes(self) -> None:
         await self._change_routes(remove=set(self._routes))

@@ -104,7 +104,8 @@ class Resolver:
     def _keep(self, text: bytes | None) -> None:
         """`+` and the text, or `-` for no file: whole or not at all, also after a power cut."""
         aside = self._before.with_suffix(".new")
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with os.fdopen(os.open(aside, flags, 0o600), "wb") as file:
             file.write(b"-" if text is None else b"+" + text)
             file.flush()
             os.fsync(file.fileno())

@@ -9,6 +9,7 @@ import pytest
 
 from gateway import pki
 from gateway.control.dialling import Dialling
+from gateway.control.enforcement import Enforcement
 from gateway.control.events import Kind
 from gateway.control.reload import Reload
 from gateway.errors import GatewayError
@@ -36,6 +37,7 @@ class Reloading:
         self._reload = Reload(
             side.peers,
             side.kernel,  # type: ignore[arg-type]
+            Enforcement(side.config, "tun0"),  # of nobody: the config has no [users]
             side.credentials,
             self.dialling,
         )
