@@ -50,7 +50,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PASSING: Final = frozenset({"not-ready", "disconnected", "busy", "crossed", "bug", "closed"})
+PASSING: Final = frozenset(
+    {"not-ready", "disconnected", "busy", "crossed", "bug", "closed", "unavailable"}
+)
 """Codes of a refusal that the next dial may not meet."""
 KNOWLEDGE: Final = frozenset({"login", "disabled", "second-factor", "wrong-code"})
 """Codes that say: what you know opens nothing. All others may pass, once we were in."""
