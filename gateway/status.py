@@ -22,6 +22,8 @@ def show(status: dict[str, Any]) -> None:
         f"gateway {status['name']} ({ready}, up {_age(status['uptime'])}),"
         f" {tun['name']} {' '.join(tun['addresses'])}, listening on {status['listen']}"
     )
+    if status.get("client") is not None:
+        _client(console, status["client"])
     table = Table(box=None, pad_edge=False)
     for title in ("peer", "state", "control", "data", "endpoint", "suite", "age", "heard"):
         table.add_column(title)
@@ -90,6 +92,20 @@ def _members(console: Console, where: str, members: list[dict[str, Any]]) -> Non
 
 def _counted(count: dict[str, Any]) -> str:
     return f"{count['packets']} ({_size(count['bytes'])})"
+
+
+def _client(console: Console, client: dict[str, Any]) -> None:
+    """What a login gave."""
+    words = [f"{client['user']}@{client['device']} at {client['gateway']}"]
+    for what in ("addresses", "routes", "dns", "search"):
+        if client[what]:
+            words.append(f"{what} {', '.join(client[what])}")
+    if client["kill_switch"]:
+        kept = client["kept_back"]
+        words.append("kill switch on" + (f", {kept} packets kept back" if kept else ""))
+    elif client["full_tunnel"]:
+        words.append("kill switch off")
+    console.print("; ".join(words), markup=False)
 
 
 def _drops(console: Console, whose: str, drops: dict[str, int]) -> None:
