@@ -297,6 +297,7 @@ class People:
         except (GatewayError, DataPlaneError) as error:
             log.error("peer %s: %s", device.name, error)
         await self._peers.dataplane.forget(device.name)
+        self._peers.events.forget(device.name)
         self._pool.give_back(device.user, device.device)
 
     # --- A control plane or a configuration before us --------------------------------------------
