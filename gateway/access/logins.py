@@ -169,5 +169,6 @@ def _unless_banned(left: float) -> None:
 
 
 def _step_back() -> None:
-    """A thread has a priority of its own (setpriority(2), C library/kernel differences)."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    """A thread has a priority of its own (setpriority(2), "C library/kernel differences")."""
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
