@@ -46,6 +46,27 @@ def drop_and_watch(*ids):
     sys.meta_path.insert(0, Watch())
 commands.drop_to = drop_and_watch
 """
+JUDGE: Final = f"""
+import asyncio, pathlib, time
+from gateway.access import totp
+from gateway.access.logins import LoginRefused, Logins
+from gateway.access.users import Users
+from gateway.config import Bans
+from gateway.protocol.login import Login
+loop = asyncio.new_event_loop()
+commands.drop_to({CONTROL_UID}, {CONTROL_UID})
+users = Users.open(pathlib.Path(sys.argv[1]), create=True)
+users.add("alice", "secret")
+users.set_second_factor("alice")
+logins = Logins(users, remember=60, limits=Bans(limit=10, forget=60, duration=60))
+def knock(*login):
+    try: print(loop.run_until_complete(logins.check("alice", Login(*login), "::1")).name)
+    except LoginRefused as refused: print(refused.code)
+knock("secret", totp.code(users.secrets("alice").totp, time.time()), b"", "laptop")
+knock("", "", loop.run_until_complete(logins.new_token("alice", "laptop")), "laptop")
+knock("wrong", "", b"", "laptop")
+knock("secret", "", b"", "laptop")
+"""
 RUN: Final = "raise SystemExit(cli.main(sys.argv[1:]))"
 
 
@@ -105,6 +126,20 @@ def test_it_needs_two_capabilities_and_late_imports_nothing(folder: Path) -> Non
     done = command(f"user show alcie --database {path}", BARE, NO_IMPORT)
     assert done.returncode == 2
     assert done.stderr == "gateway: no user 'alcie'; see: gateway user list\n"
+
+
+def test_a_gateway_that_gave_up_its_rights_judges_logins(folder: Path) -> None:
+    """Passwords, codes, tokens and bans, in threads; nothing is imported for any of it."""
+    path = folder / "users.db"
+    shutil.chown(folder, CONTROL_UID, CONTROL_UID)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{COMMAND}{NO_IMPORT}{JUDGE}", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["alice", "alice", "login", "banned"], done.stderr
 
 
 def test_a_folder_that_it_may_not_make_is_told_with_what_to_type(folder: Path) -> None:
