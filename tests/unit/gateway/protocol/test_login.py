@@ -1,4 +1,4 @@
-"""What a user and a gateway tell each other under seal: the vector, bounds, and what is no secret."""
+"""What a user and a gateway tell each other under seal: the vector, bounds, hostile contents."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_the_vector_of_the_documentation() -> None:
         assert f"\n{msgspec.json.encode(what).decode()}\n" in text
 
 
-@pytest.mark.parametrize("what", [LOGIN, GRANT])
-def test_there_and_back(what: Login | Grant) -> None:
-    assert unseal(KEY, seal(KEY, what, BOUND), type(what), BOUND) == what
+def test_there_and_back() -> None:
+    assert unseal(KEY, seal(KEY, LOGIN, BOUND), Login, BOUND) == LOGIN
+    assert unseal(KEY, seal(KEY, GRANT, BOUND), Grant, BOUND) == GRANT
 
 
 def test_the_length_of_a_password_shows_nowhere() -> None:
@@ -174,8 +174,7 @@ def test_as_many_routes_as_may_be_fit() -> None:
     most = msgspec.structs.replace(GRANT, routes=["255.255.255.255/32"] * 200)
     assert len(seal(KEY, most, BOUND)) <= MAX_SEALED
     longest = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"
-    assert (
-        len(seal(KEY, msgspec.structs.replace(GRANT, routes=[longest] * 200), BOUND)) < MAX_SEALED
-    )
+    most = msgspec.structs.replace(GRANT, routes=[longest] * 200)
+    assert len(seal(KEY, most, BOUND)) <= MAX_SEALED
     with pytest.raises(ValueError, match="Grant of"):
         seal(KEY, msgspec.structs.replace(GRANT, search=["x" * 20_000]), BOUND)
