@@ -56,7 +56,12 @@ class Credentials:
         if files.certificate is not None and files.key is not None:
             self.identity = Identity.load(files.certificate, files.key, datetime.now(UTC))
         self.trusts = trusts_of(config)
-        self.server = server_context(self.identity, self.trusts.values())
+        self.users: Authority | None = None
+        """Who vouches for the certificates of users."""
+        if config.users is not None and files.ca is not None:
+            self.users = Authority.load(files.ca, datetime.now(UTC))
+        anchors = [*self.trusts.values(), *([self.users] if self.users is not None else [])]
+        self.server = server_context(self.identity, anchors, optional=config.users is not None)
         anchored = [one for one in self.trusts.values() if not isinstance(one, Fingerprint)]
         self._dialling = client_context(self.identity, *anchored)
         self._dialling_by_fingerprint = client_context(self.identity, Fingerprint(b""))

@@ -30,6 +30,7 @@ WALLS = {
     "gateway/access": {
         "gateway.control", "gateway.dataplane", "gateway.supervisor", "gateway.cli",
     },
+    "gateway/access/pool.py": {"socket", "asyncio", "time", "os", "sqlite3", "gateway.access"},
     "gateway/access/policy.py": {
         "socket", "asyncio", "time", "os", "threading", "subprocess", "pathlib", "gateway.system",
     },
