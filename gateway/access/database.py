@@ -158,7 +158,9 @@ class Database:
         try:
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA secure_delete=ON")  # what is removed is overwritten
-            connection.execute("PRAGMA journal_mode=WAL")
+            # The file remembers it. While others use it, the mode cannot change, and need not.
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA journal_size_limit={1 << 20}")
         except sqlite3.Error as error:
             connection.close()
@@ -187,7 +189,7 @@ class Database:
     def _failed(self, error: Exception) -> DatabaseError:
         uid = os.geteuid()
         if isinstance(error, PermissionError) or not os.access(self.path, os.R_OK | os.W_OK):
-            todo = f"chown {uid}:{uid} it" if uid == CONTROL_UID else "run this as root"
+            todo = f"chown {uid}:{uid} {self.path}" if uid == CONTROL_UID else "run this as root"
             why = f"uid {uid} may not read and write it; {todo}"
         elif "not a database" in str(error) or "malformed" in str(error):
             why = f"{error}; move it away and put your copy there, or add the users again"

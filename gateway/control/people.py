@@ -110,6 +110,11 @@ class People:
         """Everybody who is here, or about to be."""
         return [peer for peer in self._peers.all.values() if isinstance(peer, Device)]
 
+    def find(self, name: str) -> Device | None:
+        """The device of this name, if it is here."""
+        found = self._peers.get(name)
+        return found if isinstance(found, Device) else None
+
     # --- Who is it? ------------------------------------------------------------------------------
 
     def identify(self, name: str, tls: ssl.SSLObject) -> bytes:
@@ -167,8 +172,7 @@ class People:
         if self._peers.get(name) is None:
             await self._make_room(user.name)
         # Nothing waits from here on: two devices of one user must not both take the last place.
-        here = self._peers.get(name)
-        if isinstance(here, Device):
+        if (here := self.find(name)) is not None:
             here.visits += 1
             here.wanted = True
             return here
@@ -293,6 +297,7 @@ class People:
         except (GatewayError, DataPlaneError) as error:
             log.error("peer %s: %s", device.name, error)
         await self._peers.dataplane.forget(device.name)
+        self._peers.events.forget(device.name)
         self._pool.give_back(device.user, device.device)
 
     # --- A control plane or a configuration before us --------------------------------------------
