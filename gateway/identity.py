@@ -2,7 +2,7 @@
 
 Here live names, our own certificate, the three ways to trust a peer, the contexts, the check after
 the handshake, and the plain words for a handshake that failed. Not here: sockets (`control/`), the
-handshake inside TLS (`protocol/handshake.py`), making certificates (`pki.py`).
+handshake inside TLS (`protocol/handshake.py`), making certificates (`pki/`).
 
 A certificate names its owner in a URI SAN, `twosite:gateway:NAME` or `twosite:user:NAME`. OpenSSL
 proves that the peer holds the key and that a trust anchor vouches for it; it does not know *which*
@@ -26,7 +26,7 @@ import stat
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -69,6 +69,17 @@ def check_name(name: str) -> str:
 def uri(kind: Kind, name: str) -> str:
     """Return the URI that the certificate of this gateway or user carries."""
     return f"twosite:{kind}:{name}"
+
+
+def named(certificate: x509.Certificate) -> tuple[Kind, str] | None:
+    """Return whose certificate it says it is; None for nobody's, or more than one's."""
+    try:
+        _, kind, name = "".join(_uris(certificate)).split(":")
+    except ValueError:
+        return None
+    if kind not in ("gateway", "user") or not NAME.fullmatch(name):
+        return None
+    return cast("Kind", kind), name
 
 
 def fingerprint(certificate: bytes) -> str:
