@@ -151,7 +151,9 @@ class ControlPlane:
         self._stopping.set()
 
     def _data_plane_ready(self, ready: link.Ready) -> None:
-        self._resuming = self._background(self._resume(self._peers.take_over(ready), ready.pid))
+        self._resuming = self._background(
+            self._resume(self._peers.forwarding.take_over(ready), ready.pid)
+        )
 
     async def _resume(self, work: Coroutine[Any, Any, None], pid: int) -> None:
         try:

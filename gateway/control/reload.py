@@ -119,7 +119,7 @@ class Reload:
         before, after = _prefixes(old), _prefixes(new)
         try:
             await self._kernel.cover(before | after)
-            await peers.tell_routes(new)
+            await peers.forwarding.tell_routes(new)
         except (GatewayError, DataPlaneError) as error:
             await self._kernel.cover(before)
             raise GatewayError(f"{error}; nothing was changed") from None
@@ -164,8 +164,8 @@ class Reload:
                 self._dialling.start(peer)
         for name in changes.added:
             self._dialling.start(peers.all[name])
-        await peers.tell_all()
-        await peers.route_all()
+        await peers.forwarding.tell_all()
+        await peers.forwarding.route_all()
         for name in changes.changed:
             await self._leave_suite(peers.all[name])
 
