@@ -237,12 +237,13 @@ def _reload(options: argparse.Namespace) -> int:
     text = DISK.read(path).decode(errors="replace")
     loaded = config.parse(text, path)
     Credentials(loaded)  # with the key, which the gateway cannot read any more
-    given = [loaded.identity.ca, *(peer.certificate for peer in loaded.peers.values())]
+    own = loaded.identity
+    given = [own.certificate, own.ca, own.crl, *(one.certificate for one in loaded.peers.values())]
     done = admin.ask(
         admin.Reload(
             text=text,
             files={str(file): DISK.read(file).decode() for file in given if file is not None},
-            others=[str(loaded.identity.certificate), str(loaded.identity.key)],
+            others=[str(own.key)],
         ),
         socket,
     )

@@ -106,7 +106,7 @@ def _crl(options: argparse.Namespace) -> int:
     from gateway import pki
 
     crl = pki.refresh(options.directory, **_days(options))
-    print(f"{crl.path}: {len(crl)} certificates, next update {crl.next_update:%Y-%m-%d}")
+    print(f"{crl.path}: {len(crl.dates)} certificates, next update {crl.next_update:%Y-%m-%d}")
     return 0
 
 

@@ -31,8 +31,11 @@ class Crl:
 
     def __init__(self, crl: x509.CertificateRevocationList, path: Path, number: int) -> None:
         """Use `parse`."""
-        self._crl = crl
         self.path = path
+        self.next_update = crl.next_update_utc
+        """When there should be another."""
+        self.dates = {one.serial_number: one.revocation_date_utc for one in crl}
+        """When which serial was taken back."""
         self.number = number
         """Rises from one to the next; 0: it has none."""
 
@@ -59,27 +62,9 @@ class Crl:
         numbers = [one.value for one in extensions if isinstance(one.value, x509.CRLNumber)]
         return cls(crl, path, numbers[0].crl_number if numbers else 0)
 
-    @property
-    def next_update(self) -> datetime | None:
-        """When there should be another."""
-        return self._crl.next_update_utc
-
-    def __len__(self) -> int:
-        """How many certificates are on it."""
-        return len(self._crl)
-
     def stale(self, now: datetime) -> bool:
         """Whether another should be there by now."""
         return self.next_update is not None and now > self.next_update
-
-    def date(self, serial: int) -> datetime | None:
-        """When this serial was taken back; None: it was not."""
-        entry = self._crl.get_revoked_certificate_by_serial_number(serial)
-        return entry.revocation_date_utc if entry is not None else None
-
-    def dates(self) -> dict[int, datetime]:
-        """Every serial on it."""
-        return {one.serial_number: one.revocation_date_utc for one in self._crl}
 
 
 def _signed(crl: x509.CertificateRevocationList, ca: x509.Certificate) -> bool:
@@ -101,18 +86,19 @@ class Revocations:
     def update(self, pem: bytes) -> bool:
         """Go over to another; False: it is the same. Raises ConfigError: then the old one holds."""
         new = Crl.parse(pem, self.path, self._ca)
-        self.refuse_older(new)
-        changed, self.crl = new.number != self.crl.number or len(new) != len(self.crl), new
-        return changed
+        differs = self.differs(new)
+        self.crl = new
+        return differs
 
-    def refuse_older(self, new: Crl) -> None:
-        """An old CRL would let revoked peers in again. Raises ConfigError."""
+    def differs(self, new: Crl) -> bool:
+        """Whether it is another one. Raises ConfigError for an old one: it lets the revoked in."""
         if new.number < self.crl.number:
             raise ConfigError(
                 self.path, "",
                 f"is older than the CRL in use (number {new.number}, not {self.crl.number})",
             )  # fmt: skip
+        return (new.number, new.dates) != (self.crl.number, self.crl.dates)
 
     def date(self, serial: int) -> datetime | None:
         """When this serial was taken back; None: it was not."""
-        return self.crl.date(serial)
+        return self.crl.dates.get(serial)

@@ -165,7 +165,7 @@ def _known(directory: Path, ca: x509.Certificate) -> list[Issued]:
     known = book.read(directory, ca)
     if last is None:
         return known
-    dates = last.dates()
+    dates = last.dates
     return [
         msgspec.structs.replace(one, revoked=one.revoked or dates.get(one.number)) for one in known
     ]
