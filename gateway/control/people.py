@@ -23,13 +23,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
 from gateway import config as configuration
-from gateway.access.logins import LoginRefused
-from gateway.access.pool import PoolEmptyError
+from gateway.access.logins import LoginRefused, Logins
+from gateway.access.pool import Pool, PoolEmptyError
+from gateway.access.users import Users
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.events import Kind
 from gateway.control.peer import Device
@@ -42,9 +43,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
-    from gateway.access.logins import Logins
-    from gateway.access.pool import Pool
-    from gateway.access.users import User, Users
+    from gateway.access.users import User
     from gateway.control.channel import Channel
     from gateway.control.enforcement import Enforcement
     from gateway.control.peer import IPAddress
@@ -75,7 +74,7 @@ class People:
     ) -> None:
         """`authority`: the CA that vouches for users' certificates, if there is one."""
         self._peers = peers
-        self._authority = authority
+        self.authority = authority
         self._users = users
         self._logins = logins
         self._pool = pool
@@ -83,6 +82,21 @@ class People:
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self.outcomes: Counter[str] = Counter()
         """Of logins, by code; `in` for those that made a session."""
+
+    @classmethod
+    def open(cls, peers: Peers, authority: Authority | None, enforcement: Enforcement) -> Self:
+        """Open the database that the configuration names. Raises GatewayError."""
+        settings, limits = peers.config.users, peers.config.bans
+        assert settings is not None  # noqa: S101 - else nobody calls
+        users = Users.open(settings.database, create=True)
+        logins = Logins(users, remember=settings.remember, limits=limits)
+        pool = Pool(settings.pool)
+        return cls(peers, authority, users=users, logins=logins, pool=pool, enforcement=enforcement)
+
+    def close(self) -> None:
+        """Judge no more logins."""
+        self._logins.close()
+        self._users.close()
 
     @property
     def settings(self) -> configuration.Users:
@@ -96,6 +110,11 @@ class People:
         """Everybody who is here, or about to be."""
         return [peer for peer in self._peers.all.values() if isinstance(peer, Device)]
 
+    def find(self, name: str) -> Device | None:
+        """The device of this name, if it is here."""
+        found = self._peers.get(name)
+        return found if isinstance(found, Device) else None
+
     # --- Who is it? ------------------------------------------------------------------------------
 
     def identify(self, name: str, tls: ssl.SSLObject) -> bytes:
@@ -104,9 +123,9 @@ class People:
         der, wanted = tls.getpeercert(binary_form=True), self.settings.certificate
         if wanted == "off" or (der is None and wanted == "optional"):
             return NO_CERTIFICATE if der is None else sha256(der).digest()
-        if self._authority is None:
+        if self.authority is None:
             raise Refused("untrusted", "this gateway has no CA to judge users' certificates by")
-        return authenticate(name, self._authority, tls, datetime.now(UTC), kind="user")
+        return authenticate(name, self.authority, tls, datetime.now(UTC), kind="user")
 
     @contextmanager
     def visit(self, name: str, channel: Channel) -> Iterator[Visit]:
@@ -153,8 +172,7 @@ class People:
         if self._peers.get(name) is None:
             await self._make_room(user.name)
         # Nothing waits from here on: two devices of one user must not both take the last place.
-        here = self._peers.get(name)
-        if isinstance(here, Device):
+        if (here := self.find(name)) is not None:
             here.visits += 1
             here.wanted = True
             return here
@@ -279,6 +297,7 @@ class People:
         except (GatewayError, DataPlaneError) as error:
             log.error("peer %s: %s", device.name, error)
         await self._peers.dataplane.forget(device.name)
+        self._peers.events.forget(device.name)
         self._pool.give_back(device.user, device.device)
 
     # --- A control plane or a configuration before us --------------------------------------------
@@ -301,9 +320,9 @@ class People:
 
     async def readmit(self) -> None:
         """Set the rights of who was revived, and of nobody else. Raises GatewayError."""
-        here = self.devices
-        await asyncio.gather(*(self._admit(device) for device in here if device.current))
-        await self.enforcement.retain([one for device in here for one in device.addresses])
+        revived = [device for device in self.devices if device.current]
+        await asyncio.gather(*(self._admit(device) for device in revived))
+        await self.enforcement.retain([one for each in self.devices for one in each.addresses])
 
     def change(self) -> None:
         """The configuration is another one."""
