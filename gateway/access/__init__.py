@@ -8,7 +8,8 @@
     logins.py     one login, judged in the agreed order
     pool.py       tunnel addresses; pure
     policy.py     what a group may reach, as nftables rules; pure
-    commands.py   `gateway user` and `gateway ban`
+    arguments.py  `gateway user` and `gateway ban`, as argparse sees them
+    commands.py   what they do
 
 Not here: sessions (control/), what a user's table in the config says (config/people.py).
 """

@@ -16,6 +16,7 @@ from gateway.errors import ConfigError
 from gateway.identity import Refused
 from tests.controls import Side, meet, play, until
 from tests.e2e.test_reload import Reloading
+from tests.logins import PASSWORD, USERS, Laptop, change
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +80,36 @@ def test_a_revoked_peer_ends_on_both_sides_and_does_not_come_back(
         assert a.dataplane.live == b.dataplane.live == {}
 
     play(story, tmp_path)
+
+
+def test_a_user_who_shows_a_revoked_certificate(tmp_path: Path) -> None:
+    """It ends; without it the password is enough, and where nobody looks at it, it is nothing."""
+
+    async def story(a: Side, _: Side) -> None:
+        a.users.add("alice", PASSWORD)
+        watching = Watching(a)
+        a.people.authority = a.credentials.authority
+        pki.issue("alice", watching.folder, kind="user")
+        shows = Laptop(tmp_path, "alice", "laptop", certificate="alice")
+        shows_none = Laptop(tmp_path, "alice", "phone")
+        await shows.log_in(a)
+        await shows_none.log_in(a)
+        await watching.look()
+        assert len(a.people.devices) == 2
+
+        pki.revoke("alice", watching.folder)
+        await watching.look()
+        assert [one.name for one in a.people.devices if one.session] == ["alice@phone"]
+        await until(lambda: shows.peer.session is None)
+        with pytest.raises(Exception, match="certificate was revoked on"):
+            await shows.log_in(a)
+
+        change(a, certificate="off")
+        await shows.log_in(a)
+        await watching.look()
+        assert len([one for one in a.people.devices if one.session]) == 2
+
+    play(story, tmp_path, USERS)
 
 
 def test_who_is_let_in_while_the_crl_changes_is_found(tmp_path: Path) -> None:
