@@ -205,7 +205,7 @@ class Side:
             self.users = Users.open(settings.database, create=True, cost=CHEAP)
             self.peers.people = People(
                 self.peers,
-                self.credentials.users,
+                self.credentials.authority,
                 users=self.users,
                 logins=Logins(self.users, remember=settings.remember, limits=self.config.bans),
                 pool=Pool(settings.pool),
