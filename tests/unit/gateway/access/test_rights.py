@@ -156,8 +156,8 @@ def test_a_folder_that_it_may_not_make_is_told_with_what_to_type(folder: Path) -
     (place / "something").touch()
     done = command(line)
     assert done.stderr == (
-        f"gateway: {place}: uid {CONTROL_UID} may not read and write there;"
-        f" give it a folder of its own: {todo}"
+        f"gateway: {place}: uid {CONTROL_UID} may not read and write in this folder;"
+        f" give it one of its own: {todo}"
     )
     subprocess.run(todo.split(), check=True)
     assert command(line, BARE).returncode == 0
@@ -170,13 +170,33 @@ def test_who_is_neither_root_nor_its_owner(folder: Path) -> None:
     before = "import os, shutil; os.setgid(47399); os.setuid(47399)"
     done = command(f"user list --database {path}", before)
     assert done.stderr == (
-        f"gateway: {place}: uid 47399 may not read and write there; run this as root\n"
+        f"gateway: {place}: uid 47399 may not read and write in this folder; run this as root\n"
     )
     place.chmod(0o777)
     done = command(f"user list --database {path}", before)
     assert done.stderr == (
         f"gateway: {path}: uid 47399 may not read and write it; run this as root\n"
     )
+
+
+def test_a_gateway_whose_folder_is_roots_says_so(folder: Path) -> None:
+    path = folder / "users.db"
+    opening = (
+        "import pathlib; from gateway.access.users import Users\n"
+        f"commands.drop_to({CONTROL_UID}, {CONTROL_UID})\n"
+        "try: Users.open(pathlib.Path(sys.argv[1]), create=True)\n"
+        "except Exception as error: raise SystemExit(str(error))"
+    )
+    todo = f"install -d -m 0700 -o {CONTROL_UID} -g {CONTROL_UID} {folder}\n"
+    for there in (False, True):
+        if there:
+            Users.open(path, create=True).close()
+            shutil.chown(path, CONTROL_UID, CONTROL_UID)
+        done = command(str(path), opening)
+        assert done.stderr == (
+            f"{folder}: uid {CONTROL_UID} may not read and write in this folder;"
+            f" give it one of its own: {todo}"
+        )
 
 
 def test_a_file_that_root_copied_there(folder: Path) -> None:
