@@ -13,6 +13,7 @@ import getpass
 import json
 import os
 import re
+import resource
 import stat
 import sys
 from pathlib import Path
@@ -89,6 +90,7 @@ def run(config: Config, socket: str, log_format: str) -> int:
 
 def start(config: Config, secrets: Secrets, socket: str, log_format: str) -> int:
     """Run a client with what it logs in with. Returns the exit status. Raises GatewayError."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the password was in our memory
     vault = Vault.create(secrets)
     try:
         return supervisor.run(config, socket, log_format, vault)

@@ -15,6 +15,7 @@ Not here: dialling (connector.py), what a grant may say (client/tunnel.py).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import ssl
@@ -90,6 +91,7 @@ class ClientSide:
         self._tunnel: Tunnel | None = None
         self._switched_on = False
         self._found_on = False  # it was on before us
+        self._first = self._secrets.grant is None  # nobody was let in yet
         self._ports: set[int] = {self._gateway.port}
         if self._secrets.grant is not None:
             self._tunnel = tunnel(self._secrets.grant, self._client, (), ())
@@ -148,7 +150,7 @@ class ClientSide:
             await asyncio.to_thread(nftables.apply, killswitch.remove())
             return
         self._switched_on = True
-        self._found_on = self._secrets.grant is None
+        self._found_on = self._first
         if not self.known:
             found = killswitch.remembered(listed, self._gateway.host)
             if found is None:
@@ -188,7 +190,7 @@ class ClientSide:
     def failed(self, error: Exception, peers: Peers) -> None:
         """A dial came to nothing. Raises LoginRefusedError where nobody should wait for another."""
         peer = peers.all[self._name]
-        if self._secrets.grant is None:
+        if self._first:
             line = self._final(error)
             if line is not None:
                 raise LoginRefusedError(line)
@@ -199,7 +201,6 @@ class ClientSide:
             self._secrets.token_used = True
             self._vault.write(self._secrets)
             if self._secrets.password and not self._secrets.factor:
-                peer.changed.set()  # at once
                 return
         if peer.wanted:
             peer.wanted = False
@@ -212,12 +213,14 @@ class ClientSide:
 
     def _final(self, error: Exception) -> str | None:
         """The line that ends a first login; None: try again."""
-        where = f"{self._gateway}"
+        where = str(self._gateway)
         match error:
             case HandshakeError(code=code) if code in PASSING:
                 return None
             case HandshakeError(by_peer=True, message=message):
                 return f"{where} refuses {self.user}: {message}"
+            case HandshakeError(code="tunnel" | "grant", message=message):
+                return f"logged in at {where}, but {message}"
             case HandshakeError(message=message):
                 return f"{where} is refused by us: {message}"
             case Refused(message=message):
@@ -260,9 +263,9 @@ class ClientSide:
         try:
             await self._make(made, session, peers, peer)
         except (GatewayError, DataPlaneError) as error:
-            log.error("%s", error)
-            raise HandshakeError("not-ready", f"cannot make the tunnel: {error}") from None
+            raise HandshakeError("tunnel", f"no tunnel here: {error}") from None
         await peers.establish(peer, channel, session)
+        self._first = False
 
     async def _make(self, made: Tunnel, session: Session, peers: Peers, peer: Peer) -> None:
         self._ports = {self._gateway.port, session.endpoint.port}
@@ -330,8 +333,9 @@ class ClientSide:
         made = self._tunnel
         blocked = None
         if self._switched_on:
-            listed = await asyncio.to_thread(nftables.listed, "table", "inet", killswitch.TABLE)
-            blocked = killswitch.dropped(listed or [])
+            with contextlib.suppress(GatewayError):
+                listed = await asyncio.to_thread(nftables.listed, "table", "inet", killswitch.TABLE)
+                blocked = killswitch.dropped(listed or [])
         return {
             "user": self.user,
             "device": self._client.device,
