@@ -74,7 +74,7 @@ class People:
     ) -> None:
         """`authority`: the CA that vouches for users' certificates, if there is one."""
         self._peers = peers
-        self._authority = authority
+        self.authority = authority
         self._users = users
         self._logins = logins
         self._pool = pool
@@ -118,9 +118,9 @@ class People:
         der, wanted = tls.getpeercert(binary_form=True), self.settings.certificate
         if wanted == "off" or (der is None and wanted == "optional"):
             return NO_CERTIFICATE if der is None else sha256(der).digest()
-        if self._authority is None:
+        if self.authority is None:
             raise Refused("untrusted", "this gateway has no CA to judge users' certificates by")
-        return authenticate(name, self._authority, tls, datetime.now(UTC), kind="user")
+        return authenticate(name, self.authority, tls, datetime.now(UTC), kind="user")
 
     @contextmanager
     def visit(self, name: str, channel: Channel) -> Iterator[Visit]:
