@@ -93,11 +93,6 @@ class People:
         pool = Pool(settings.pool)
         return cls(peers, authority, users=users, logins=logins, pool=pool, enforcement=enforcement)
 
-    def close(self) -> None:
-        """Judge no more logins."""
-        self._logins.close()
-        self._users.close()
-
     @property
     def settings(self) -> configuration.Users:
         """What the configuration says of them now."""
@@ -181,12 +176,14 @@ class People:
                 "devices",
                 f"{self.settings.devices} devices of {user.name} are logged in, which is the most",
             )
+        lease = self._users.lease(user.name, device)
         try:
-            addresses = self._pool.take(user.name, device, self._users.lease(user.name, device))
+            addresses = self._pool.take(user.name, device, lease)
         except PoolEmptyError as error:
             log.warning("a login of %s: %s; make users.pool wider", name, error)
             raise HandshakeError("no-address", "the gateway has no address left to give") from None
-        self._users.keep_lease(user.name, device, addresses)
+        if addresses != lease:
+            self._users.keep_lease(user.name, device, addresses)
         return self._enter(user, device, addresses, visits=1)
 
     def _of(self, user: str) -> list[Device]:
@@ -232,15 +229,22 @@ class People:
     async def establish(self, device: Device, channel: Channel, session: Session) -> None:
         """Both sides proved the keys: rights first, then all that any peer gets."""
         try:
-            user = self._users.get(device.user)  # they may have been removed meanwhile
+            user = self._user_of(device)  # they may have been removed meanwhile
             if user is None or not user.enabled:
                 raise HandshakeError("login", "wrong user name or password")
-            device.groups = tuple(user.groups)
+            device.groups = user.groups
             await self._admit(device)
         except GatewayError as error:
             log.error("peer %s: %s", device.name, error)
             raise HandshakeError("not-ready", "cannot set its rights") from None
+        new = not device.current
         await self._peers.establish(device, channel, session)
+        if new:
+            addresses = " ".join(map(str, device.addresses))
+            self._peers.events.emit(
+                Kind.LOGGED_IN, f"logged in: {addresses}, {_said(device)}", peer=device.name,
+                user=device.user, addresses=addresses, groups=" ".join(device.groups),
+            )  # fmt: skip
 
     async def _admit(self, device: Device) -> None:
         device.admitted = True  # said first: whoever takes it away must know of the attempt
@@ -261,22 +265,29 @@ class People:
                 log.warning("cannot see changes of users: %s", error)
 
     async def look(self) -> None:
-        """Bring who is here in line with the database."""
-        ended = []
+        """Bring who is here in line with the database. Raises GatewayError."""
+        others = []
         for device in self.devices:
-            user = self._users.get(device.user)
+            user = self._user_of(device)
             if user is None or not user.enabled:
                 device.wanted = False  # whatever is under way comes to nothing
-                ended.append(self._peers.part(device, "removed" if user is None else "disabled"))
-            elif device.groups != tuple(user.groups):
-                device.groups = tuple(user.groups)
-                if device.admitted:
-                    await self._admit(device)
-                self._peers.events.emit(
-                    Kind.RIGHTS, f"is in {', '.join(device.groups) or 'no group'} now",
-                    peer=device.name,
-                )  # fmt: skip
-        await asyncio.gather(*ended)
+                why = "removed" if user is None else "disabled"
+                self._peers.start(self._peers.part(device, why))
+            elif device.groups != user.groups:
+                others.append((device, user.groups))
+        for device, groups in others:
+            if device.admitted:
+                await self.enforcement.admit(device.addresses, groups)
+            device.groups = groups
+            self._peers.events.emit(
+                Kind.RIGHTS, f"{_said(device)} from now on", peer=device.name,
+                groups=" ".join(groups),
+            )  # fmt: skip
+
+    def _user_of(self, device: Device) -> User | None:
+        """Whose device it is; None: removed, perhaps with another of the name in their place."""
+        user = self._users.get(device.user)
+        return user if user is not None and user.added == device.added else None
 
     async def _look_after(self, device: Device) -> None:
         """Wait until nothing of a device is left; then give back what it had."""
@@ -284,6 +295,8 @@ class People:
             device.changed.clear()
             await device.changed.wait()
         self._peers.remove(device.name)
+        if device.admitted:
+            self._peers.events.emit(Kind.LOGGED_OUT, "logged out", peer=device.name)
         self._leaving[device.name] = leaving = asyncio.create_task(self._leave(device))
         leaving.add_done_callback(lambda _: self._leaving.pop(device.name))
 
@@ -319,10 +332,15 @@ class People:
         return self._enter(user, device, lease, visits=0)
 
     async def readmit(self) -> None:
-        """Set the rights of who was revived, and of nobody else. Raises GatewayError."""
+        """Set the rights of who was revived, and of nobody else; without rights nobody goes on."""
         revived = [device for device in self.devices if device.current]
-        await asyncio.gather(*(self._admit(device) for device in revived))
-        await self.enforcement.retain([one for each in self.devices for one in each.addresses])
+        try:
+            await asyncio.gather(*(self._admit(device) for device in revived))
+            await self.enforcement.retain([one for each in self.devices for one in each.addresses])
+        except GatewayError as error:
+            log.error("users must log in again: %s", error)
+            for device in revived:
+                self._peers.start(self._peers.part(device, "cannot set its rights"))
 
     def change(self) -> None:
         """The configuration is another one."""
@@ -337,6 +355,10 @@ class People:
         """How many are here, and how logins ended."""
         online = {one.user for one in self.devices if one.session is not None}
         return {"online": len(online), "logins": dict(self.outcomes)}
+
+
+def _said(device: Device) -> str:
+    return f"in {', '.join(device.groups)}" if device.groups else "in no group"
 
 
 class Visit:
