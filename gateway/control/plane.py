@@ -303,6 +303,7 @@ class ControlPlane:
         return peer
 
     async def _policy(self) -> dict[str, Any] | None:
+        """Raises GatewayError: `nft` may be gone by now."""
         names = {
             prefix.network_address: peer.config.name
             for peer in self._peers.all.values()
@@ -313,6 +314,10 @@ class ControlPlane:
 
     async def _status(self) -> dict[str, Any]:
         peers = await self._peers.status()
+        try:
+            policy = await self._policy()
+        except GatewayError as error:  # all the rest is worth showing
+            policy = {"error": str(error)}
         tun = tun_of(self._peers.config)
         return {
             "name": self._config.name,
@@ -336,7 +341,7 @@ class ControlPlane:
             "drops": dict(self._dataplane.drops),
             "handshakes": dict(self._server.outcomes),
             "users": None if self._peers.people is None else self._peers.people.status(),
-            "policy": await self._policy(),
+            "policy": policy,
         }
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
