@@ -17,11 +17,14 @@ def show(status: dict[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=160)  # a file or pipe does not wrap
     ready = "ready" if status["ready"] else "not ready"
-    tun = status["tun"]
+    tun, expires = status["tun"], status.get("certificate_expires")
     console.print(
         f"gateway {status['name']} ({ready}, up {_age(status['uptime'])}),"
         f" {tun['name']} {' '.join(tun['addresses'])}, listening on {status['listen']}"
+        + (f", certificate {_days(expires)}" if expires is not None else "")
     )
+    if status.get("client") is not None:
+        _client(console, status["client"])
     users = [peer for peer in status["peers"] if peer.get("kind") == "user"]
     _gateways(console, [peer for peer in status["peers"] if peer not in users])
     if status.get("users") is not None:
@@ -40,7 +43,7 @@ def _gateways(console: Console, peers: list[dict[str, Any]]) -> None:
     # Columns that an older gateway does not know are left out.
     newer = [title for title in NEWER if any(title in peer for peer in peers)]
     for title in (*newer, "in", "out", "lost", "span", "datagram"):
-        table.add_column(title, justify="right")
+        table.add_column(title.removesuffix("_expires"), justify="right")
     for peer in peers:
         table.add_row(
             peer["name"],
@@ -126,6 +129,22 @@ def _counted(count: dict[str, Any]) -> str:
     return f"{count['packets']} ({_size(count['bytes'])})"
 
 
+def _client(console: Console, client: dict[str, Any]) -> None:
+    """What a login gave."""
+    words = [f"{client['user']}@{client['device']} at {client['gateway']}"]
+    words += [
+        f"{what} {', '.join(client[what])}"
+        for what in ("addresses", "routes", "dns", "search")
+        if client[what]
+    ]
+    if client["kill_switch"]:
+        kept = client["kept_back"]
+        words.append("kill switch on" + (f", {kept} packets kept back" if kept else ""))
+    elif client["full_tunnel"]:
+        words.append("kill switch off")
+    console.print("; ".join(words), markup=False)
+
+
 def _drops(console: Console, whose: str, drops: dict[str, int]) -> None:
     if drops:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(drops.items()))
@@ -140,6 +159,12 @@ def _age(seconds: float | None) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.0f} s"
+
+
+def _days(seconds: int | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds // 86_400} d" if seconds >= 0 else "expired"
 
 
 def _milliseconds(seconds: float | None) -> str:
@@ -168,4 +193,5 @@ NEWER: Final[dict[str, Callable[[Any], str]]] = {
     "expires": _age,
     "rekeys": _count,
     "rtt": _milliseconds,
+    "certificate_expires": _days,
 }

@@ -213,7 +213,7 @@ class Side:
             self.logins = Logins(self.users, remember=settings.remember, limits=self.config.bans)
             self.peers.people = People(
                 self.peers,
-                self.credentials.users,
+                self.credentials.authority,
                 users=self.users,
                 logins=self.logins,
                 pool=Pool(settings.pool),

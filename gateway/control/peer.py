@@ -13,6 +13,7 @@ Who changes it: peers.py, people.py; connector.py for `greeting` and `error`, co
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from gateway.control.sessions import boottime
@@ -23,6 +24,8 @@ from gateway.protocol.epoch import Liveness
 if TYPE_CHECKING:
     from collections.abc import Container
     from ipaddress import IPv4Address, IPv6Address
+
+    from cryptography.x509 import Certificate
 
     from gateway import config
     from gateway.access.users import User
@@ -54,6 +57,7 @@ class Peer:
         # One that the peer may send on, and that we may not yet: see `Peers.keep_coming`.
         self.coming: Session | None = None
         self.channel: Channel | None = None
+        self.certificate: Certificate | None = None  # that it showed last
         self.conversation: Conversation | None = None
         self.liveness = Liveness(timers.dead_after)
         self.rtt: float | None = None  # seconds, of the control ping
@@ -99,6 +103,7 @@ class Peer:
         """Its table in `gateway status`. `heard`: sessions of which a record has opened."""
         now, session = boottime(), self.session
         counted = counters or PeerCounters()
+        expires = self.certificate.not_valid_after_utc if self.certificate else None
         return {
             "name": self.name,
             "kind": "gateway",
@@ -129,6 +134,7 @@ class Peer:
             "span": counters.span if counters else None,
             "datagram": counters.datagram_size if counters else None,
             "drops": counted.drops,
+            "certificate_expires": seconds_left(expires),
             "error": self.error,
         }
 
@@ -148,7 +154,8 @@ class Device(Peer):
         super().__init__(config, NO_TRUST, timers)
         self.user = user.name
         self.device = device
-        self.groups = tuple(user.groups)
+        self.added = user.added  # tells them from another user of the same name
+        self.groups = user.groups
         self.addresses = addresses
         self.admitted = False  # the kernel knows what it may reach
         self.visits = 0  # logins under way
@@ -167,3 +174,8 @@ class Device(Peer):
             "groups": list(self.groups),
             "addresses": [str(address) for address in self.addresses],
         }
+
+
+def seconds_left(expires: datetime | None) -> int | None:
+    """Until a certificate expires; negative: since it did."""
+    return None if expires is None else round((expires - datetime.now(UTC)).total_seconds())

@@ -31,6 +31,7 @@ from gateway.control.paths import Paths
 from gateway.control.peer import Device, Peer
 from gateway.control.sessions import HandshakeError, boottime
 from gateway.errors import GatewayError
+from gateway.identity import shown
 from gateway.protocol.epoch import Epoch
 from gateway.protocol.messages import Disconnect
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from gateway.control.dataplane import DataPlane
     from gateway.control.people import People
     from gateway.control.sessions import Session
-    from gateway.identity import Trust
+    from gateway.identity import Refused, Trust
     from gateway.system.netlink import Kernel
 
 log = logging.getLogger(__name__)
@@ -229,7 +230,7 @@ class Peers:
             session.epoch = Epoch(boottime(), sent.tx_records, sent.tx_bytes)
             peer.session, peer.orphans, peer.coming, peer.error = session, [], None, None
             if channel is not None:
-                peer.channel = channel
+                peer.channel, peer.certificate = channel, shown(channel.tls)
             if session.index in self._heard:
                 self._let_fade(peer)
             # Not waited for: from here on the session is the peer's, whatever ends the caller.
@@ -294,6 +295,8 @@ class Peers:
     def _refuse_loop(self, session: Session) -> None:
         """Datagrams to an endpoint behind the tunnel would be routed into it, for ever."""
         endpoint = session.endpoint.numeric
+        if endpoint in {alone.network_address for alone in self.forwarding.excepted}:
+            return
         for peer in self.all.values():
             for prefix in peer.config.prefixes:
                 if endpoint is not None and endpoint in prefix:
@@ -335,6 +338,14 @@ class Peers:
         """End the session on both sides; the next one is welcome."""
         await self.end_session(peer, f"disconnected: {why}")
         await self.goodbye([peer], why)
+
+    def refused(self, peer: Peer, refusal: Refused) -> None:
+        """A certificate of the peer's own was refused.
+
+        Sessions of a control plane before us may have been made with a revoked one: they end.
+        """
+        if refusal.code == "revoked" and peer.session is None and peer.orphans:
+            self.start(self.end_session(peer, refusal.message))
 
     async def rekey(self, peer: Peer, suites: tuple[str, ...]) -> dict[str, str]:
         """By command: change keys now. Raises GatewayError."""

@@ -7,9 +7,11 @@ NET_ADMIN alone, and only then talks to anybody.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
+from functools import partial
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,11 +20,13 @@ import msgspec
 from gateway import __version__, link
 from gateway.access.pool import Pool
 from gateway.control import admin
+from gateway.control.certificates import Certificates
+from gateway.control.client import ClientSide, LoginRefusedError
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.dialling import Dialling
 from gateway.control.enforcement import Enforcement
 from gateway.control.events import Events, Kind
-from gateway.control.peer import Device
+from gateway.control.peer import Device, seconds_left
 from gateway.control.peers import Peers
 from gateway.control.reload import Reload
 from gateway.control.server import Server
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from collections.abc import Set as AbstractSet
 
+    from gateway.client.vault import Vault
     from gateway.config import Config, Tun
     from gateway.control.peer import Peer
     from gateway.credentials import Credentials
@@ -46,6 +51,9 @@ LIFE_WITHIN: Final = 5.0
 """Seconds without counters, which come each second: then the data plane hangs."""
 
 
+ANSWERED_WITHIN: Final = 0.2  # seconds that the answer to a command needs on the admin socket
+
+
 class LinkBrokenError(Exception):
     """We dropped the link; the supervisor makes a new one when this process ends."""
 
@@ -53,13 +61,27 @@ class LinkBrokenError(Exception):
 class ControlPlane:
     """Owns the peers, their channels, the kernel's routes and the admin socket."""
 
-    def __init__(self, config: Config, credentials: Credentials, leash: socket.socket) -> None:
+    def __init__(
+        self,
+        config: Config,
+        credentials: Credentials,
+        leash: socket.socket,
+        vault: Vault | None = None,
+    ) -> None:
+        """`vault`: what we log in with, if we are a client."""
+        self._kernel = Kernel(config.tun.name)
+        self._client: ClientSide | None = None
+        if vault is not None:
+            tell = partial(link.say_resolvers, leash)
+            self._client = ClientSide(config, vault, self._kernel, tell)
+            config = self._client.config
         self._config = config
         self._credentials = credentials
         self._leash = leash
         self._started = self._counted_at = time.monotonic()
         self._stopping = asyncio.Event()
         self._clean = False
+        self._renewed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
         self._resuming: asyncio.Task[None] | None = None
@@ -75,12 +97,19 @@ class ControlPlane:
             broken=self._link_broken,
         )
         self._tun = tun_of(config)
-        self._kernel = Kernel(config.tun.name)
         self._enforcement = Enforcement(config, config.tun.name, self._kernel.site_networks)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel, self._events)
-        self._dialling = Dialling(credentials, self._dataplane, self._peers, self._background)
+        self._dialling = Dialling(
+            credentials, self._dataplane, self._peers, self._background, self._client
+        )
+        self._certificates = Certificates(credentials, self._peers, self._events)
         self._reload = Reload(
-            self._peers, self._kernel, self._enforcement, credentials, self._dialling
+            self._peers,
+            self._kernel,
+            self._enforcement,
+            credentials,
+            self._dialling,
+            certificates=self._certificates,
         )
         self._reloading = asyncio.Lock()
         self._server = Server(
@@ -93,7 +122,10 @@ class ControlPlane:
         )
 
     async def run(self, listening: socket.socket | None, admin_socket: socket.socket) -> int:
-        """Work until the supervisor says stop (0) or is gone (0, at once). Raises GatewayError."""
+        """Work until the supervisor says stop (0) or is gone (0, at once). Raises GatewayError.
+
+        `START_ANEW`: until we have a new certificate, whose key only a new process can read.
+        """
         if self._config.metrics is not None:
             from gateway.control.metrics import Metrics  # noqa: PLC0415 - loaded before the drop
 
@@ -102,18 +134,22 @@ class ControlPlane:
         if self._config.users is not None:
             from gateway.control.people import People  # noqa: PLC0415 - loaded before the drop
 
-            users = self._credentials.users
+            users = self._credentials.authority
             self._peers.people = People.open(self._peers, users, self._enforcement)
             self._background(self._peers.people.follow())
         peers = self._config.peers.values()
-        await self._kernel.start(
-            self._tun, [prefix for peer in peers for prefix in peer.prefixes], pools
-        )
+        prefixes = [prefix for peer in peers for prefix in peer.prefixes]
+        if self._client is not None:
+            prefixes += self._client.closed
+        await self._kernel.start(self._tun, prefixes, pools)
+        if self._client is not None:
+            await self._client.start(self._peers)
         await self._enforcement.start()  # before anybody has a session, and so a route
         self._leash.setblocking(False)
         asyncio.get_running_loop().add_reader(self._leash, self._order)
         self._background(admin.serve(admin_socket, self._answer, self._watchers))
         self._background(self._say_ready())
+        self._background(self._certificates.run())
         if listening is not None:
             self._background(self._server.run(listening))
         for peer in tuple(self._peers.all.values()):
@@ -121,13 +157,18 @@ class ControlPlane:
         self._warn_about_our_name()
         log.info("control plane ready, pid %d, uid %d", os.getpid(), os.getuid())
         await self._stopping.wait()
+        if isinstance(self._failure, LoginRefusedError):
+            await self._stop()
         if self._failure is not None:
             raise self._failure
         if self._clean:
             await self._stop()
-        return 0
+            return 0
+        return link.START_ANEW if self._renewed else 0
 
     def _warn_about_our_name(self) -> None:
+        if self._client is not None:
+            return  # a user; the gateway says whether it wants a certificate at all
         ours = uri("gateway", self._config.name)
         if (uris := self._credentials.identity.uris) and ours not in uris:
             log.warning(
@@ -137,20 +178,27 @@ class ControlPlane:
             )
 
     async def _stop(self) -> None:
-        """Goodbye to the peers, then routes and addresses, then the data plane.
+        """Goodbye to the peers, then routes and addresses, the data plane, and the policy.
 
         Nobody is waited for longer than `LINGER`: not a peer that does not read, not a data plane
-        that hangs. Its end destroys the sessions.
+        that hangs. Its end destroys the sessions. The policy goes when it is gone: what users send
+        is judged as long as there is a session. What fails keeps nothing from what follows it.
         """
-        try:
+        async with contextlib.AsyncExitStack() as then:  # from the last to the first
+            then.push_async_callback(self._watchers.close, f"gateway {self._config.name} stopped")
+            then.push_async_callback(self._enforcement.clean)
+            then.push_async_callback(self._dataplane.stop)
+            if self._client is not None:
+                then.push_async_callback(self._client.clean, refused=self._failure is not None)
+            then.push_async_callback(self._kernel.clean)
             await self._peers.goodbye_all(f"{self._config.name} stops")
-        finally:
-            try:
-                await self._kernel.clean()
-                await self._enforcement.clean()  # when nothing leads to a user any more
-            finally:
-                self._dataplane.stop()
-                await self._watchers.close(f"gateway {self._config.name} stopped")
+
+    async def _start_anew(self) -> None:
+        """End, once the command has its answer. The data plane goes on; no peer hears goodbye."""
+        await self._watchers.close("the control plane starts anew with its new certificate")
+        await asyncio.sleep(ANSWERED_WITHIN)
+        self._renewed = True
+        self._stopping.set()
 
     def _order(self) -> None:
         try:
@@ -234,9 +282,13 @@ class ControlPlane:
             case admin.Rekey(name, suite):
                 suites = (suite,) if suite is not None else ()
                 return dict(await self._peers.rekey(self._peer(name), suites))
+            case admin.Reload() if self._client is not None:
+                raise GatewayError("a client reads its file when it starts; stop and start it")
             case admin.Reload(text, files, others):
                 async with self._reloading:
                     changes = await self._reload.apply(text, files, frozenset(others))
+                if changes.certificate:
+                    self._background(self._start_anew())
                 return {"changes": str(changes)}
             case admin.Watch(names):
                 return {"peers": [self._peer(name).name for name in names]}
@@ -265,7 +317,7 @@ class ControlPlane:
             policy = await self._policy()
         except GatewayError as error:  # all the rest is worth showing
             policy = {"error": str(error)}
-        tun = self._tun
+        tun = tun_of(self._peers.config)
         return {
             "name": self._config.name,
             "version": __version__,
@@ -276,6 +328,7 @@ class ControlPlane:
                 "control": {"pid": os.getpid(), "ready": True},
                 "data": {"pid": self._dataplane.pid, "ready": self._dataplane.ready},
             },
+            "certificate_expires": seconds_left(self._credentials.identity.expires),
             "listen": str(self._config.listen),
             "tun": {
                 "name": tun.name,
@@ -283,6 +336,7 @@ class ControlPlane:
                 "addresses": [str(address) for address in tun.addresses],
             },
             "peers": peers,
+            "client": None if self._client is None else await self._client.status(),
             "drops": dict(self._dataplane.drops),
             "handshakes": dict(self._server.outcomes),
             "users": None if self._peers.people is None else self._peers.people.status(),
