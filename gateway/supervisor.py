@@ -256,10 +256,13 @@ class Supervisor:
         if status == UNUSABLE and (plane.starts == 1 or plane.name == "dataplane"):
             return True  # later a broken config must not end sessions that live
         now = time.monotonic()
-        plane.pause = (
-            FIRST_PAUSE if now - plane.started > STEADY else min(plane.pause * 2, LONGEST_PAUSE)
-        )
-        plane.restart_at = now if now - plane.started > STEADY else now + plane.pause
+        asked = plane.name == "control" and status == link.START_ANEW
+        good = asked or now - plane.started > STEADY
+        plane.pause = FIRST_PAUSE if good else min(plane.pause * 2, LONGEST_PAUSE)
+        plane.restart_at = now if good else now + plane.pause
+        if asked:
+            log.info("control plane ended for its new certificate; starting it anew")
+            return False
         log.error("%s plane ended (%s); starting it anew", plane.name, _how(status))
         self._ready_at = None
         self._notifier.tell(STATUS=f"the {plane.name} plane ended; starting it anew")
