@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway import __version__, pki_commands
+from gateway.access.arguments import access
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
 
     pki = commands.add_parser("pki", help="a small CA: init, issue, renew, revoke, list …")
     pki_commands.add(pki.add_subparsers(metavar="COMMAND", required=True), _command)
+
+    access(commands)
     return parser
 
 

@@ -32,15 +32,14 @@ from gateway.dataplane.tun import open_tun
 from gateway.dataplane.udp import open_udp
 from gateway.errors import ConfigError, GatewayError
 from gateway.system.notify import Notifier
+from gateway.system.privileges import CONTROL_UID
 
 if TYPE_CHECKING:
     from gateway.config import Config
 
 log = logging.getLogger(__name__)
 
-# Nobody's on a Debian system: its policy (9.2.2) reserves 30000 to 59999 and hands none out.
-CONTROL_UID: Final = 47301
-DATA_UID: Final = 47302
+DATA_UID: Final = 47302  # beside CONTROL_UID
 
 STOP_WITHIN: Final = 4.0  # seconds for goodbyes and last counters; 5 in all with what follows
 LEASH_WITHIN: Final = 0.5  # seconds from the end of the leash to a plane's exit
