@@ -37,6 +37,8 @@ class Kind(StrEnum):
     DIAL_FAILED = "dial-failed"
     DISCONNECTED = "disconnected"  # by command, or the peer said goodbye
     REFUSED = "refused"  # a caller
+    LOGIN_REFUSED = "login-refused"  # one who says that they are a user
+    RIGHTS = "rights"  # a user's groups changed
     DATA_PLANE = "data-plane"  # a new one is in service
     RELOADED = "reloaded"
     PATH = "path"  # what a record to the peer may be changed
@@ -82,6 +84,11 @@ class Events:
         log.log(logging.WARNING if warning else logging.INFO, "%s", line, extra={"event": event})
         for watcher in tuple(self._watchers):
             watcher(event)
+
+    def forget(self, peer: str) -> None:
+        """Count nothing of a peer that is gone: users' devices come and go."""
+        for kind in Kind:
+            self.counts.pop((kind, peer), None)
 
     def watch(self, watcher: Callable[[Event], None]) -> Callable[[], None]:
         """Call it for each event from now on; what is returned ends that."""

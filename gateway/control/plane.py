@@ -10,15 +10,22 @@ import asyncio
 import logging
 import os
 import time
+from functools import partial
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from gateway import __version__, link
+from gateway.access.pool import Pool
 from gateway.control import admin
 from gateway.control.certificates import Certificates
+from gateway.control.client import ClientSide, LoginRefusedError
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.dialling import Dialling
+from gateway.control.enforcement import Enforcement
 from gateway.control.events import Events, Kind
-from gateway.control.peer import seconds_left
+from gateway.control.peer import Device, seconds_left
 from gateway.control.peers import Peers
 from gateway.control.reload import Reload
 from gateway.control.server import Server
@@ -32,7 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from collections.abc import Set as AbstractSet
 
-    from gateway.config import Config
+    from gateway.client.vault import Vault
+    from gateway.config import Config, Tun
     from gateway.control.peer import Peer
     from gateway.credentials import Credentials
 
@@ -52,7 +60,20 @@ class LinkBrokenError(Exception):
 class ControlPlane:
     """Owns the peers, their channels, the kernel's routes and the admin socket."""
 
-    def __init__(self, config: Config, credentials: Credentials, leash: socket.socket) -> None:
+    def __init__(
+        self,
+        config: Config,
+        credentials: Credentials,
+        leash: socket.socket,
+        vault: Vault | None = None,
+    ) -> None:
+        """`vault`: what we log in with, if we are a client."""
+        self._kernel = Kernel(config.tun.name)
+        self._client: ClientSide | None = None
+        if vault is not None:
+            tell = partial(link.say_resolvers, leash)
+            self._client = ClientSide(config, vault, self._kernel, tell)
+            config = self._client.config
         self._config = config
         self._credentials = credentials
         self._leash = leash
@@ -74,12 +95,20 @@ class ControlPlane:
             expired=self._expired,
             broken=self._link_broken,
         )
-        self._kernel = Kernel(config.tun.name)
+        self._tun = tun_of(config)
+        self._enforcement = Enforcement(config, config.tun.name, self._kernel.site_networks)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel, self._events)
-        self._dialling = Dialling(credentials, self._dataplane, self._peers, self._background)
+        self._dialling = Dialling(
+            credentials, self._dataplane, self._peers, self._background, self._client
+        )
         self._certificates = Certificates(credentials, self._peers, self._events)
         self._reload = Reload(
-            self._peers, self._kernel, credentials, self._dialling, self._certificates
+            self._peers,
+            self._kernel,
+            self._enforcement,
+            credentials,
+            self._dialling,
+            certificates=self._certificates,
         )
         self._reloading = asyncio.Lock()
         self._server = Server(
@@ -100,10 +129,21 @@ class ControlPlane:
             from gateway.control.metrics import Metrics  # noqa: PLC0415 - loaded before the drop
 
             Metrics(self._config, self._status, self._events)
+        pools = () if self._config.users is None else self._config.users.pool
+        if self._config.users is not None:
+            from gateway.control.people import People  # noqa: PLC0415 - loaded before the drop
+
+            users = self._credentials.authority
+            self._peers.people = People.open(self._peers, users, self._enforcement)
+            self._background(self._peers.people.follow())
         peers = self._config.peers.values()
-        await self._kernel.start(
-            self._config.tun, [prefix for peer in peers for prefix in peer.prefixes]
-        )
+        prefixes = [prefix for peer in peers for prefix in peer.prefixes]
+        if self._client is not None:
+            prefixes += self._client.closed
+        await self._kernel.start(self._tun, prefixes, pools)
+        if self._client is not None:
+            await self._client.start(self._peers)
+        await self._enforcement.start()  # before anybody has a session, and so a route
         self._leash.setblocking(False)
         asyncio.get_running_loop().add_reader(self._leash, self._order)
         self._background(admin.serve(admin_socket, self._answer, self._watchers))
@@ -111,11 +151,13 @@ class ControlPlane:
         self._background(self._certificates.run())
         if listening is not None:
             self._background(self._server.run(listening))
-        for peer in self._peers.all.values():
+        for peer in tuple(self._peers.all.values()):
             self._dialling.start(peer)
         self._warn_about_our_name()
         log.info("control plane ready, pid %d, uid %d", os.getpid(), os.getuid())
         await self._stopping.wait()
+        if isinstance(self._failure, LoginRefusedError):
+            await self._stop()
         if self._failure is not None:
             raise self._failure
         if self._clean:
@@ -124,6 +166,8 @@ class ControlPlane:
         return link.START_ANEW if self._renewed else 0
 
     def _warn_about_our_name(self) -> None:
+        if self._client is not None:
+            return  # a user; the gateway says whether it wants a certificate at all
         ours = uri("gateway", self._config.name)
         if (uris := self._credentials.identity.uris) and ours not in uris:
             log.warning(
@@ -143,6 +187,9 @@ class ControlPlane:
         finally:
             try:
                 await self._kernel.clean()
+                if self._client is not None:
+                    await self._client.clean(refused=self._failure is not None)
+                await self._enforcement.clean()  # when nothing leads to a user any more
             finally:
                 self._dataplane.stop()
                 await self._watchers.close(f"gateway {self._config.name} stopped")
@@ -218,15 +265,26 @@ class ControlPlane:
         match request:
             case admin.Status():
                 return await self._status()
+            case admin.Policy():
+                return {"policy": await self._policy()}
             case admin.Health():
                 return {"ready": self._dataplane.ready}
             case admin.Connect(name):
-                await self._peers.connect(self._peer(name))
+                peer = self._peer(name)
+                if isinstance(peer, Device):
+                    raise GatewayError(f"{name} logs in by itself; there is nothing to dial")
+                await self._peers.connect(peer)
             case admin.Disconnect(name):
-                await self._peers.disconnect(self._peer(name))
+                peer = self._peer(name)
+                if isinstance(peer, Device):  # who may log in may do so again
+                    await self._peers.part(peer, "by command")
+                else:
+                    await self._peers.disconnect(peer)
             case admin.Rekey(name, suite):
                 suites = (suite,) if suite is not None else ()
                 return dict(await self._peers.rekey(self._peer(name), suites))
+            case admin.Reload() if self._client is not None:
+                raise GatewayError("a client reads its file when it starts; stop and start it")
             case admin.Reload(text, files, others):
                 async with self._reloading:
                     changes = await self._reload.apply(text, files, frozenset(others))
@@ -244,9 +302,18 @@ class ControlPlane:
             raise GatewayError(f"no peer {name!r}; known: {known}")
         return peer
 
+    async def _policy(self) -> dict[str, Any] | None:
+        names = {
+            prefix.network_address: peer.config.name
+            for peer in self._peers.all.values()
+            for prefix in peer.config.prefixes
+            if prefix.num_addresses == 1
+        }
+        return await self._enforcement.status(names)
+
     async def _status(self) -> dict[str, Any]:
         peers = await self._peers.status()
-        tun = self._config.tun
+        tun = tun_of(self._peers.config)
         return {
             "name": self._config.name,
             "version": __version__,
@@ -265,8 +332,11 @@ class ControlPlane:
                 "addresses": [str(address) for address in tun.addresses],
             },
             "peers": peers,
+            "client": None if self._client is None else await self._client.status(),
             "drops": dict(self._dataplane.drops),
             "handshakes": dict(self._server.outcomes),
+            "users": None if self._peers.people is None else self._peers.people.status(),
+            "policy": await self._policy(),
         }
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -281,3 +351,13 @@ class ControlPlane:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = error
             self._stopping.set()
+
+
+def tun_of(config: Config) -> Tun:
+    """The TUN as it must be: with our own address of each pool, alone, so that no route comes."""
+    users, tun = config.users, config.tun
+    if users is None:
+        return tun
+    known = {address.ip for address in tun.addresses}
+    own = [ip_interface(one) for one in Pool(users.pool).own if one not in known]
+    return msgspec.structs.replace(tun, addresses=(*tun.addresses, *own))
