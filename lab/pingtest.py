@@ -57,7 +57,7 @@ def run(engine: Engine, only: str | None = None) -> list[Result]:
     numbers = wanted(engine.topology, only)
     results: list[Result] = []
     for group in _ORDER:
-        checks = [cast("Check", module) for module in group if module.NUMBER in numbers]
+        checks = [cast("Check[Engine]", module) for module in group if module.NUMBER in numbers]
         if not checks:
             continue
         engine.emit(Event(", ".join(f"check {c.NUMBER}: {c.CLAIM}" for c in checks)))

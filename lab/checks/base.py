@@ -1,9 +1,10 @@
 """What a check is: one claim, what was measured, and a control that shows that it can fail.
 
-A check is a module with NUMBER, CLAIM and `run(engine, findings)`. It calls `findings.expect` for
-each thing that must be so, and `findings.control` for each thing that shows that a fault would have
-been seen. A check with a failed expectation fails; so does one whose control fails, or that has
-none: a proof that cannot fail proves nothing.
+A check is a module with NUMBER, CLAIM and `run(engine, findings)`; of users-test, with a stage in
+place of the engine. It calls `findings.expect` for each thing that must be so, and
+`findings.control` for each thing that shows that a fault would have been seen. A check with a
+failed expectation fails; so does one whose control fails, or that has none: a proof that cannot
+fail proves nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lab.topology import Node
 
 T = TypeVar("T")
+On_contra = TypeVar("On_contra", contravariant=True)  # what a check runs on: an engine, or a stage
 
 PROBE_PORT: Final = 7007  # where responders answer, inside the sites
 PROBE_START: Final = 20.0  # s for a probe to be ready: Python and scapy on a busy machine
@@ -101,23 +103,23 @@ class Findings:
         return [detail for _, detail in sorted(self._controls, key=itemgetter(0))]
 
 
-class Check(Protocol):
+class Check(Protocol[On_contra]):
     """A module of this package."""
 
     NUMBER: int
     CLAIM: str
     __name__: str
 
-    def run(self, engine: Engine, findings: Findings) -> None:
+    def run(self, on: On_contra, findings: Findings, /) -> None:
         """Set up, act, prove."""
 
 
-def perform(check: Check, engine: Engine) -> Result:
+def perform(check: Check[T], on: T) -> Result:
     """Run one check. What keeps it from ending is a failed expectation, too."""
     findings = Findings()
     start = time.monotonic()
     try:
-        check.run(engine, findings)
+        check.run(on, findings)
     except LabError as error:
         findings.expect(False, str(error))
     if not findings.controls:

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.netns]
 
 
 def verdict(check: ModuleType, engine: NetnsEngine) -> Result:
-    return perform(cast("Check", check), engine)
+    return perform(cast("Check[NetnsEngine]", check), engine)
 
 
 @pytest.fixture

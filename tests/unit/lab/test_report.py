@@ -26,7 +26,7 @@ NO_ENGINE = cast("Engine", None)
 
 def perform_one(run: Callable[[Any, Findings], None]) -> Result:
     check = SimpleNamespace(NUMBER=9, CLAIM="it holds", run=run, __name__="lab.checks.some_claim")
-    return perform(cast("Check", check), NO_ENGINE)
+    return perform(cast("Check[Engine]", check), NO_ENGINE)
 
 
 def good(_: object, findings: Findings) -> None:
