@@ -3,14 +3,19 @@
 #   ENGINE=docker|netns   what the lab runs on (default: docker if an engine answers, else netns)
 #   LAB_NAME=twosite      the lab's name; several run side by side on netns
 #   SITES=4               how many sites: 2, 3 or 4 (default: as many as it runs with, else 2)
+#   WITH=roadwarrior,web,nat   more nodes (default: those it runs with); WITHOUT=all takes them away
 #   ARGS=...              more words for the command: make ping-test ARGS="--format json"
 
 ENGINE ?=
 LAB_NAME ?= twosite
 SITES ?= $(LAB_SITES)
+WITH ?= $(LAB_WITH)
+WITHOUT ?= $(LAB_WITHOUT)
 ARGS ?=
 LAB_SITES := $(SITES)
-export ENGINE LAB_NAME LAB_SITES
+LAB_WITH := $(WITH)
+LAB_WITHOUT := $(WITHOUT)
+export ENGINE LAB_NAME LAB_SITES LAB_WITH LAB_WITHOUT
 
 # Files side by side: most tests wait for something. ARGS="-n 0" runs one after the other.
 PARALLEL := -n 2 --dist loadfile

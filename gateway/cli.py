@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway import __version__
+from gateway import __version__, pki_commands
+from gateway.access.arguments import access
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -72,8 +73,10 @@ def _parser() -> argparse.ArgumentParser:
 
     verbs(commands)
 
-    pki = commands.add_parser("pki", help="a small CA: init, issue, fingerprint")
-    _pki(pki.add_subparsers(metavar="COMMAND", required=True))
+    pki = commands.add_parser("pki", help="a small CA: init, issue, renew, revoke, list …")
+    pki_commands.add(pki.add_subparsers(metavar="COMMAND", required=True), _command)
+
+    access(commands)
     return parser
 
 
@@ -115,24 +118,6 @@ def verbs(commands: Any) -> None:
     watch.add_argument("peers", metavar="PEER", nargs="*", help="these alone; default: everything")
     watch.set_defaults(takes_peer=True)
     _socket_option(watch)
-
-
-def _pki(commands: Any) -> None:
-    init = _command(commands, "init", _pki_init, "make a CA: DIR/ca.crt and DIR/ca.key (0600)")
-    init.add_argument("directory", metavar="DIR", type=Path)
-    issue = _command(
-        commands, "issue", _pki_issue, "make DIR/NAME.crt and DIR/NAME.key (0600), signed by the CA"
-    )
-    issue.add_argument("name", metavar="NAME", help="the gateway's name in every config")
-    issue.add_argument("--dir", dest="directory", metavar="DIR", type=Path, default=Path())
-    issue.add_argument("--kind", choices=("gateway", "user"), default="gateway")
-    for command in (init, issue):
-        command.add_argument("--days", type=int, help="lifetime of the certificate")
-        command.add_argument("--force", action="store_true", help="overwrite what is there")
-    fingerprint = _command(
-        commands, "fingerprint", _pki_fingerprint, "print sha256:HEX of a certificate, for a pin"
-    )
-    fingerprint.add_argument("file", metavar="FILE", type=Path)
 
 
 def _command(
@@ -255,12 +240,13 @@ def _reload(options: argparse.Namespace) -> int:
     text = DISK.read(path).decode(errors="replace")
     loaded = config.parse(text, path)
     Credentials(loaded)  # with the key, which the gateway cannot read any more
-    given = [loaded.identity.ca, *(peer.certificate for peer in loaded.peers.values())]
+    own = loaded.identity
+    given = [own.certificate, own.ca, own.crl, *(one.certificate for one in loaded.peers.values())]
     done = admin.ask(
         admin.Reload(
             text=text,
             files={str(file): DISK.read(file).decode() for file in given if file is not None},
-            others=[str(loaded.identity.certificate), str(loaded.identity.key)],
+            others=[str(own.key)],
         ),
         socket,
     )
@@ -275,38 +261,3 @@ def _watch(options: argparse.Namespace) -> int:
     path = admin.socket_path(options.socket)
     watch.show(admin.watch(options.peers, path), as_json=options.format == "json")
     return 0
-
-
-def _pki_init(options: argparse.Namespace) -> int:
-    from gateway import pki
-
-    pair = pki.init(options.directory, **_lifetime(options), force=options.force)
-    print(f"{pair.certificate}: the CA's certificate; give it to every gateway")
-    print(f"{pair.key}: the CA's key; keep it here")
-    return 0
-
-
-def _pki_issue(options: argparse.Namespace) -> int:
-    from gateway import pki
-
-    pair = pki.issue(
-        options.name,
-        options.directory,
-        kind=options.kind,
-        **_lifetime(options),
-        force=options.force,
-    )
-    print(f"{pair.certificate}: certificate of {options.kind} {options.name}")
-    print(f"{pair.key}: its key; only {options.name} may have it")
-    return 0
-
-
-def _pki_fingerprint(options: argparse.Namespace) -> int:
-    from gateway import pki
-
-    print(pki.fingerprint_of(options.file))
-    return 0
-
-
-def _lifetime(options: argparse.Namespace) -> dict[str, int]:
-    return {} if options.days is None else {"days": options.days}

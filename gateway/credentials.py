@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     from gateway.identity import Trust
 
 
-def trusts_of(config: Config, files: Files = DISK) -> dict[str, Trust]:
-    """Whom a config trusts as which peer. Raises ConfigError for a file that cannot be used."""
+def authority_of(config: Config, files: Files = DISK) -> Authority | None:
+    """The CA of a config, with its CRL. Raises ConfigError for a file that cannot be used."""
     ca, now = config.identity.ca, datetime.now(UTC)
-    authority = Authority.load(ca, now, files) if ca is not None else None
+    return Authority.load(ca, now, files, crl=config.identity.crl) if ca is not None else None
+
+
+def trusts_of(config: Config, authority: Authority | None, files: Files = DISK) -> dict[str, Trust]:
+    """Whom a config trusts as which peer. Raises ConfigError for a file that cannot be used."""
     trusts: dict[str, Trust] = {}
     for name, peer in config.peers.items():
         if peer.certificate is not None:
@@ -55,7 +59,8 @@ class Credentials:
         self.identity = Identity.nobody()
         if files.certificate is not None and files.key is not None:
             self.identity = Identity.load(files.certificate, files.key, datetime.now(UTC))
-        self.trusts = trusts_of(config)
+        self.authority = authority_of(config)
+        self.trusts = trusts_of(config, self.authority)
         self.server = server_context(self.identity, self.trusts.values())
         anchored = [one for one in self.trusts.values() if not isinstance(one, Fingerprint)]
         self._dialling = client_context(self.identity, *anchored)
@@ -67,7 +72,17 @@ class Credentials:
             return self._dialling_by_fingerprint
         return self._dialling
 
-    def learn(self, trusts: Collection[Trust]) -> None:
+    def learn(self, authority: Authority | None, trusts: Collection[Trust]) -> None:
         """Let TLS pass these, too. Who is let in as whom is the peers' business."""
+        self.authority = authority
         add_anchors(self.server, trusts)
         add_anchors(self._dialling, trusts)
+
+    def has_newer_crl(self, authority: Authority | None) -> bool:
+        """Whether its CRL is another than ours. Raises ConfigError for one from before ours."""
+        ours = self.authority
+        if ours is None or ours.revocations is None:
+            return False
+        if authority != ours or authority.revocations is None:
+            return True
+        return ours.revocations.differs(authority.revocations.crl)

@@ -275,6 +275,10 @@ def hand_out(leash: socket.socket, end: socket.socket) -> None:
     socket.send_fds(leash, [b"link"], [end.fileno()])
 
 
+START_ANEW: Final = 3
+"""Exit status of a control plane that wants a successor at once: that can read the new key."""
+
+
 def order_stop(leash: socket.socket) -> None:
     """Ask the plane at the other end to say its goodbyes and exit."""
     leash.send(b"stop")

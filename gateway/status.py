@@ -17,10 +17,11 @@ def show(status: dict[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=160)  # a file or pipe does not wrap
     ready = "ready" if status["ready"] else "not ready"
-    tun = status["tun"]
+    tun, expires = status["tun"], status.get("certificate_expires")
     console.print(
         f"gateway {status['name']} ({ready}, up {_age(status['uptime'])}),"
         f" {tun['name']} {' '.join(tun['addresses'])}, listening on {status['listen']}"
+        + (f", certificate {_days(expires)}" if expires is not None else "")
     )
     table = Table(box=None, pad_edge=False)
     for title in ("peer", "state", "control", "data", "endpoint", "suite", "age", "heard"):
@@ -28,7 +29,7 @@ def show(status: dict[str, Any]) -> None:
     # Columns that an older gateway does not know are left out.
     newer = [title for title in NEWER if any(title in peer for peer in status["peers"])]
     for title in (*newer, "in", "out", "lost", "span", "datagram"):
-        table.add_column(title, justify="right")
+        table.add_column(title.removesuffix("_expires"), justify="right")
     for peer in status["peers"]:
         table.add_row(
             peer["name"],
@@ -70,6 +71,12 @@ def _age(seconds: float | None) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.0f} s"
 
 
+def _days(seconds: int | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds // 86_400} d" if seconds >= 0 else "expired"
+
+
 def _milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{1000 * seconds:.1f} ms"
 
@@ -90,4 +97,5 @@ NEWER: Final[dict[str, Callable[[Any], str]]] = {
     "expires": _age,
     "rekeys": _count,
     "rtt": _milliseconds,
+    "certificate_expires": _days,
 }

@@ -32,15 +32,14 @@ from gateway.dataplane.tun import open_tun
 from gateway.dataplane.udp import open_udp
 from gateway.errors import ConfigError, GatewayError
 from gateway.system.notify import Notifier
+from gateway.system.privileges import CONTROL_UID
 
 if TYPE_CHECKING:
     from gateway.config import Config
 
 log = logging.getLogger(__name__)
 
-# Nobody's on a Debian system: its policy (9.2.2) reserves 30000 to 59999 and hands none out.
-CONTROL_UID: Final = 47301
-DATA_UID: Final = 47302
+DATA_UID: Final = 47302  # beside CONTROL_UID
 
 STOP_WITHIN: Final = 4.0  # seconds for goodbyes and last counters; 5 in all with what follows
 LEASH_WITHIN: Final = 0.5  # seconds from the end of the leash to a plane's exit
@@ -256,10 +255,13 @@ class Supervisor:
         if status == UNUSABLE and (plane.starts == 1 or plane.name == "dataplane"):
             return True  # later a broken config must not end sessions that live
         now = time.monotonic()
-        plane.pause = (
-            FIRST_PAUSE if now - plane.started > STEADY else min(plane.pause * 2, LONGEST_PAUSE)
-        )
-        plane.restart_at = now if now - plane.started > STEADY else now + plane.pause
+        asked = plane.name == "control" and status == link.START_ANEW
+        good = asked or now - plane.started > STEADY
+        plane.pause = FIRST_PAUSE if good else min(plane.pause * 2, LONGEST_PAUSE)
+        plane.restart_at = now if good else now + plane.pause
+        if asked:
+            log.info("control plane ended for its new certificate; starting it anew")
+            return False
         log.error("%s plane ended (%s); starting it anew", plane.name, _how(status))
         self._ready_at = None
         self._notifier.tell(STATUS=f"the {plane.name} plane ended; starting it anew")

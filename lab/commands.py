@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from lab import bringup, picture, seeds, sites
+from lab import bringup, extras, picture, seeds, sites
 from lab.engines import NAMES, choose, engine_class
 from lab.engines.base import State, ignore
 from lab.errors import EngineError, LabError
@@ -45,6 +45,8 @@ class Options:
     name: str
     file: Path | None = None
     sites: int | None = None
+    extras: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     json: bool = False
     timeout: float | None = None
     node: str = ""
@@ -161,7 +163,7 @@ def doctor(options: Options) -> int:
         chosen = engine_class(name)
         if chosen.available().ok:
             present |= frozenset(chosen(topology).present())
-    topology = _with_sites(topology, options, present)
+    topology = _awake(topology, options, present)
     return findings.report(topology, options.engine, as_json=options.json)
 
 
@@ -203,7 +205,7 @@ def soak(options: Options) -> int:
 def open_lab(options: Options, *, announce: bool = True) -> Engine:
     """Return the lab on its engine: the one asked for, the one that it runs on, or the best.
 
-    It has the sites asked for, else those that it runs with.
+    It has the sites asked for, else those that it runs with; so with the nodes beside them.
     """
     topology = _topology(options)
     chosen, why, present = None, "", frozenset[str]()
@@ -217,7 +219,7 @@ def open_lab(options: Options, *, announce: bool = True) -> Engine:
                 break
     if chosen is None or options.engine:
         chosen, why = choose(options.engine)
-    engine = chosen(_with_sites(topology, options, present))
+    engine = chosen(_awake(topology, options, present))
     if announce:
         stream = sys.stderr if options.json else sys.stdout
         print(f"engine: {engine.kind} ({why})", file=stream, flush=True)
@@ -261,12 +263,13 @@ def _topology(options: Options) -> Topology:
     return load(file, {**os.environ, "LAB_NAME": options.name})
 
 
-def _with_sites(topology: Topology, options: Options, present: Collection[str]) -> Topology:
-    """Return the topology with the sites asked for, else with those that are present."""
+def _awake(topology: Topology, options: Options, present: Collection[str]) -> Topology:
+    """Return the topology with the sites and extras asked for, else with those present."""
     if options.sites is None:
         profiles = sites.profiles_up(topology, present)
     else:
         profiles = sites.profiles_for(topology, options.sites)
+    profiles += extras.wanted(topology, present, options.extras, options.without)
     if not profiles:
         return topology
     return load(Path(topology.file), {**os.environ, "LAB_NAME": options.name}, profiles)

@@ -239,6 +239,8 @@ class Reader:
                         f"is missing, and peers.{peer.name} is not pinned;"
                         " name the CA's certificate, or pin the peer",
                     )
+        if config.identity.crl is not None and config.identity.ca is None:
+            raise self.error("identity.crl", "is a CA's, and identity.ca is missing")
         self._disjoint_routes(config)
         for peer in config.peers.values():
             self._endpoint_outside_tunnel(peer, config)

@@ -72,6 +72,8 @@ class Connector:
                 channel = await self._dial()
             except (HandshakeError, Refused, MalformedError, DataPlaneError) as error:
                 self._failed(_line(error))
+                if isinstance(error, Refused):
+                    self._peers.refused(self._peer, error)
                 if isinstance(error, HandshakeError) and error.code == "disconnected":
                     # It was told to; ours is void.
                     await self._peers.end_session(self._peer, "the peer was told to disconnect")

@@ -40,6 +40,8 @@ class Kind(StrEnum):
     DATA_PLANE = "data-plane"  # a new one is in service
     RELOADED = "reloaded"
     PATH = "path"  # what a record to the peer may be changed
+    REVOKED = "revoked"  # the CRL changed, or a session ended by it
+    CERTIFICATE = "certificate"  # one that expires soon; a CRL that is old or of no use
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,6 +10,7 @@ Who changes it: peers.py, connector.py for `greeting` and `error`, conversation.
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gateway.control.sessions import boottime
@@ -18,6 +19,8 @@ from gateway.protocol.epoch import Liveness
 
 if TYPE_CHECKING:
     from collections.abc import Container
+
+    from cryptography.x509 import Certificate
 
     from gateway import config
     from gateway.control.channel import Channel
@@ -43,6 +46,7 @@ class Peer:
         # One that the peer may send on, and that we may not yet: see `Peers.keep_coming`.
         self.coming: Session | None = None
         self.channel: Channel | None = None
+        self.certificate: Certificate | None = None  # that it showed last
         self.conversation: Conversation | None = None
         self.liveness = Liveness(timers.dead_after)
         self.rtt: float | None = None  # seconds, of the control ping
@@ -88,6 +92,7 @@ class Peer:
         """Its table in `gateway status`. `heard`: sessions of which a record has opened."""
         now, session = boottime(), self.session
         counted = counters or PeerCounters()
+        expires = self.certificate.not_valid_after_utc if self.certificate else None
         return {
             "name": self.name,
             "state": self.state,
@@ -117,5 +122,11 @@ class Peer:
             "span": counters.span if counters else None,
             "datagram": counters.datagram_size if counters else None,
             "drops": counted.drops,
+            "certificate_expires": seconds_left(expires),
             "error": self.error,
         }
+
+
+def seconds_left(expires: datetime | None) -> int | None:
+    """Until a certificate expires; negative: since it did."""
+    return None if expires is None else round((expires - datetime.now(UTC)).total_seconds())

@@ -7,7 +7,8 @@ it any more, but the peer's records still open on it until `OVERLAP` after the f
 on the new keys.
 
 Not here: how a channel comes about (server.py, connector.py), what is said on one
-(conversation.py), a peer's states (peer.py).
+(conversation.py), a peer's states (peer.py), what the kernel and a new data plane are told of
+peers (forwarding.py).
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from gateway.control.channel import LINGER
 from gateway.control.conversation import Conversation
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.events import Events, Kind
+from gateway.control.forwarding import Forwarding
 from gateway.control.paths import Paths
 from gateway.control.peer import Peer
 from gateway.control.sessions import HandshakeError, boottime
 from gateway.errors import GatewayError
+from gateway.identity import shown
 from gateway.protocol.epoch import Epoch
 from gateway.protocol.messages import Disconnect
 
@@ -36,11 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
     from collections.abc import Set as AbstractSet
 
-    from gateway.config import Config, Network
+    from gateway.config import Config
     from gateway.control.channel import Channel
     from gateway.control.dataplane import DataPlane
     from gateway.control.sessions import Session
-    from gateway.identity import Trust
+    from gateway.identity import Refused, Trust
     from gateway.system.netlink import Kernel
 
 log = logging.getLogger(__name__)
@@ -70,11 +73,11 @@ class Peers:
         self._heard: set[int] = set()  # sessions of which a record has opened
         self._under_way: set[int] = set()  # indices of handshakes and rekeys
         self._tasks: set[asyncio.Task[None]] = set()  # which nobody need wait for
-        self._own: set[Network] = set()  # networks that we are on, as the data plane knows them
         self.paths = Paths(config.dataplane, dataplane, config.peers)
         self.all = {
             name: Peer(peer, trusts[name], config.timers) for name, peer in config.peers.items()
         }
+        self.forwarding = Forwarding(self, kernel)
 
     def get(self, name: str) -> Peer | None:
         """The peer of that name, if the configuration has one."""
@@ -193,8 +196,8 @@ class Peers:
                 # Before packets: how they may be, and the way of the answers.
                 if lost or not rekeyed:
                     self.paths.connected(peer.name, str(session.endpoint))
-                if not rekeyed and await self._kernel.own_networks() != self._own:
-                    await self.tell_routes(self.config)  # an interface came or went
+                if not rekeyed and await self._kernel.own_networks() != self.forwarding.own:
+                    await self.forwarding.tell_routes(self.config)  # an interface came or went
                 await self._kernel.add_routes(peer.config.prefixes)
                 await self.dataplane.activate(session.index)
             except GatewayError as error:
@@ -210,11 +213,11 @@ class Peers:
             session.epoch = Epoch(boottime(), sent.tx_records, sent.tx_bytes)
             peer.session, peer.orphans, peer.coming, peer.error = session, [], None, None
             if channel is not None:
-                peer.channel = channel
+                peer.channel, peer.certificate = channel, shown(channel.tls)
             if session.index in self._heard:
                 self._let_fade(peer)
             # Not waited for: from here on the session is the peer's, whatever ends the caller.
-            self._start(self._retire(ended))
+            self._start(self.retire(ended))
             if channel is not None and replaced is not None and replaced is not channel:
                 replaced.abort()
             peer.rekeys += rekeyed
@@ -246,7 +249,7 @@ class Peers:
         def over(index: int, timer: object) -> None:
             if peer.fading.get(index) is timer:
                 del peer.fading[index]
-                self._start(self._retire([index]))
+                self._start(self.retire([index]))
 
         for index, running in peer.fading.items():
             if running is None:
@@ -265,7 +268,7 @@ class Peers:
                 peer.coming = None
                 await self.establish(peer, None, session, rekeyed=True)
 
-    async def _retire(self, indices: list[int]) -> None:
+    async def retire(self, indices: list[int]) -> None:
         """Destroy sessions that are nobody's any more."""
         self._heard.difference_update(indices)
         for index in indices:
@@ -314,7 +317,15 @@ class Peers:
     async def part(self, peer: Peer, why: str) -> None:
         """End the session on both sides; the next one is welcome."""
         await self.end_session(peer, f"disconnected: {why}")
-        await self._goodbye([peer], why)
+        await self.goodbye([peer], why)
+
+    def refused(self, peer: Peer, refusal: Refused) -> None:
+        """A certificate of the peer's own was refused.
+
+        Sessions of a control plane before us may have been made with a revoked one: they end.
+        """
+        if refusal.code == "revoked" and peer.session is None and peer.orphans:
+            self._start(self.end_session(peer, refusal.message))
 
     async def rekey(self, peer: Peer, suites: tuple[str, ...]) -> dict[str, str]:
         """By command: change keys now. Raises GatewayError."""
@@ -343,88 +354,11 @@ class Peers:
         """A clean stop: every peer hears it. The data plane's end destroys the sessions."""
         for peer in self.all.values():
             peer.wanted = False
-        await self._goodbye(self.all.values(), reason)
+        await self.goodbye(self.all.values(), reason)
 
-    # --- A data plane comes or goes --------------------------------------------------------------
+    # --- The end of sessions and connections ------------------------------------------------------
 
-    def take_over(self, ready: link.Ready) -> Coroutine[Any, Any, None]:
-        """A data plane answered on a new link: bring both to one view.
-
-        What it holds is compared now, before anything else can happen; the rest follows. Its
-        sessions that we do not know were made by a control plane before us: they go on until a new
-        handshake replaces them. Ours that it does not know died with their keys: where the control
-        connection stands, there are new ones at once.
-        """
-        live = {session.index: session.peer for session in ready.sessions}
-        for peer in self.all.values():
-            peer.orphans = [index for index in peer.orphans if index in live]
-            for index in [one for one in peer.fading if one not in live]:
-                del peer.fading[index]
-            if peer.coming is not None and peer.coming.index not in live:
-                peer.coming = None
-            if peer.session is not None and peer.session.index not in live:
-                self._lost_session(peer)
-        unknown = []
-        for index, name in live.items():
-            owner = self.all.get(name)
-            if owner is not None and index in owner.indices:
-                continue
-            if owner is not None and owner.wanted:
-                owner.orphans.append(index)
-                owner.routed = True
-            else:
-                unknown.append(index)
-        return self._resume(unknown)
-
-    def _lost_session(self, peer: Peer) -> None:
-        log.warning("peer %s: session lost with the data plane; new keys", peer.name)
-        peer.session = None
-        # Its routes stay while new keys are a matter of milliseconds.
-        peer.routed = peer.lock.locked() or peer.conversation is not None
-        if peer.conversation is not None:
-            peer.conversation.renew()
-        else:
-            self._goodbye([peer], "the data plane was restarted")
-
-    async def _resume(self, unknown: list[int]) -> None:
-        await self.tell_all()
-        await self._retire(unknown)
-        await self.route_all()
-
-    async def route_all(self) -> None:
-        """Have the kernel's routes lead to the peers that have a session, and to no other."""
-        await self._kernel.set_routes(
-            prefix for peer in self.all.values() if peer.routed for prefix in peer.config.prefixes
-        )
-
-    async def tell_all(self) -> None:
-        """Give the data plane all that it should know of the peers but their keys."""
-        for peer in self.all.values():
-            self.dataplane.options(
-                link.Options(
-                    peer=peer.name,
-                    roam=peer.config.roam,
-                    transit=peer.config.transit,
-                    keepalive=peer.config.keepalive,
-                    keepalive_after=self.config.timers.keepalive_after,
-                )
-            )
-        await self.tell_routes(self.config)
-        self.paths.order_all()
-
-    async def tell_routes(self, config: Config) -> None:
-        """Give the data plane the route table of a configuration."""
-        table: dict[Network, str | None] = {
-            prefix: peer.name for peer in config.peers.values() for prefix in peer.prefixes
-        }
-        self._own = await self._kernel.own_networks()
-        # Where a peer's prefix covers our own site, the longer prefix is ours.
-        for own in self._own - table.keys():
-            if any(own.version == prefix.version and _covers(prefix, own) for prefix in table):
-                table[own] = None
-        await self.dataplane.set_routes((str(prefix), name) for prefix, name in table.items())
-
-    def _goodbye(self, peers: Iterable[Peer], reason: str) -> asyncio.Task[None]:
+    def goodbye(self, peers: Iterable[Peer], reason: str) -> asyncio.Task[None]:
         """Part with these peers' connections now, and close them with a word.
 
         Now: a connection that comes while we wait is another, and stays.
@@ -448,7 +382,7 @@ class Peers:
         async with peer.lock:
             ended, had = peer.indices, peer.session is not None
             peer.session, peer.coming, peer.orphans, peer.fading = None, None, [], {}
-            await self._retire(ended)
+            await self.retire(ended)
             await self._unroute_locked(peer)
         if had:
             self.events.emit(Kind.DISCONNECTED, why, peer=peer.name)
@@ -472,12 +406,6 @@ class Peers:
             await self.dataplane.report()
         counters = self.dataplane.counters
         return [peer.row(counters.get(peer.name), self._heard) for peer in self.all.values()]
-
-
-def _covers(wider: Network, own: Network) -> bool:
-    return wider.prefixlen < own.prefixlen and int(own.network_address) >> (
-        own.max_prefixlen - wider.prefixlen
-    ) == int(wider.network_address) >> (own.max_prefixlen - wider.prefixlen)
 
 
 async def _farewell(channels: list[Channel], reason: str) -> None:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway import __version__, link
 from gateway.control import admin
+from gateway.control.certificates import Certificates
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.dialling import Dialling
 from gateway.control.events import Events, Kind
+from gateway.control.peer import seconds_left
 from gateway.control.peers import Peers
 from gateway.control.reload import Reload
 from gateway.control.server import Server
@@ -40,6 +42,9 @@ LIFE_WITHIN: Final = 5.0
 """Seconds without counters, which come each second: then the data plane hangs."""
 
 
+ANSWERED_WITHIN: Final = 0.2  # seconds that the answer to a command needs on the admin socket
+
+
 class LinkBrokenError(Exception):
     """We dropped the link; the supervisor makes a new one when this process ends."""
 
@@ -54,6 +59,7 @@ class ControlPlane:
         self._started = self._counted_at = time.monotonic()
         self._stopping = asyncio.Event()
         self._clean = False
+        self._renewed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
         self._resuming: asyncio.Task[None] | None = None
@@ -71,7 +77,10 @@ class ControlPlane:
         self._kernel = Kernel(config.tun.name)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel, self._events)
         self._dialling = Dialling(credentials, self._dataplane, self._peers, self._background)
-        self._reload = Reload(self._peers, self._kernel, credentials, self._dialling)
+        self._certificates = Certificates(credentials, self._peers, self._events)
+        self._reload = Reload(
+            self._peers, self._kernel, credentials, self._dialling, self._certificates
+        )
         self._reloading = asyncio.Lock()
         self._server = Server(
             config,
@@ -83,7 +92,10 @@ class ControlPlane:
         )
 
     async def run(self, listening: socket.socket | None, admin_socket: socket.socket) -> int:
-        """Work until the supervisor says stop (0) or is gone (0, at once). Raises GatewayError."""
+        """Work until the supervisor says stop (0) or is gone (0, at once). Raises GatewayError.
+
+        `START_ANEW`: until we have a new certificate, whose key only a new process can read.
+        """
         if self._config.metrics is not None:
             from gateway.control.metrics import Metrics  # noqa: PLC0415 - loaded before the drop
 
@@ -96,6 +108,7 @@ class ControlPlane:
         asyncio.get_running_loop().add_reader(self._leash, self._order)
         self._background(admin.serve(admin_socket, self._answer, self._watchers))
         self._background(self._say_ready())
+        self._background(self._certificates.run())
         if listening is not None:
             self._background(self._server.run(listening))
         for peer in self._peers.all.values():
@@ -107,7 +120,8 @@ class ControlPlane:
             raise self._failure
         if self._clean:
             await self._stop()
-        return 0
+            return 0
+        return link.START_ANEW if self._renewed else 0
 
     def _warn_about_our_name(self) -> None:
         ours = uri("gateway", self._config.name)
@@ -133,6 +147,13 @@ class ControlPlane:
                 self._dataplane.stop()
                 await self._watchers.close(f"gateway {self._config.name} stopped")
 
+    async def _start_anew(self) -> None:
+        """End, once the command has its answer. The data plane goes on; no peer hears goodbye."""
+        await self._watchers.close("the control plane starts anew with its new certificate")
+        await asyncio.sleep(ANSWERED_WITHIN)
+        self._renewed = True
+        self._stopping.set()
+
     def _order(self) -> None:
         try:
             order, end = link.receive_order(self._leash)
@@ -151,7 +172,9 @@ class ControlPlane:
         self._stopping.set()
 
     def _data_plane_ready(self, ready: link.Ready) -> None:
-        self._resuming = self._background(self._resume(self._peers.take_over(ready), ready.pid))
+        self._resuming = self._background(
+            self._resume(self._peers.forwarding.take_over(ready), ready.pid)
+        )
 
     async def _resume(self, work: Coroutine[Any, Any, None], pid: int) -> None:
         try:
@@ -207,6 +230,8 @@ class ControlPlane:
             case admin.Reload(text, files, others):
                 async with self._reloading:
                     changes = await self._reload.apply(text, files, frozenset(others))
+                if changes.certificate:
+                    self._background(self._start_anew())
                 return {"changes": str(changes)}
             case admin.Watch(names):
                 return {"peers": [self._peer(name).name for name in names]}
@@ -232,6 +257,7 @@ class ControlPlane:
                 "control": {"pid": os.getpid(), "ready": True},
                 "data": {"pid": self._dataplane.pid, "ready": self._dataplane.ready},
             },
+            "certificate_expires": seconds_left(self._credentials.identity.expires),
             "listen": str(self._config.listen),
             "tun": {
                 "name": tun.name,

@@ -13,20 +13,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from gateway import config as configuration
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.events import Kind
 from gateway.control.peer import Peer
 from gateway.control.sessions import HandshakeError
-from gateway.credentials import trusts_of
+from gateway.credentials import authority_of, trusts_of
 from gateway.errors import ConfigError, GatewayError
 from gateway.files import Given
+from gateway.identity import load_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.config import Config, Network
+    from gateway.control.certificates import Certificates
     from gateway.control.dialling import Dialling
     from gateway.control.peers import Peers
     from gateway.credentials import Credentials
@@ -45,12 +48,19 @@ class Changes:
     removed: list[str] = field(default_factory=list)
     changed: dict[str, list[str]] = field(default_factory=dict)
     tables: list[str] = field(default_factory=list)
+    certificate: bool = False
+    """Ours: only a new control plane can read its key."""
+    crl: bool = False
 
     def __str__(self) -> str:
         words = [f"{name} added" for name in self.added]
         words += [f"{name} removed" for name in self.removed]
         words += [f"{name} changed ({', '.join(keys)})" for name, keys in self.changed.items()]
         words += [f"[{table}] changed" for table in self.tables]
+        if self.crl:
+            words.append("the CRL changed")
+        if self.certificate:
+            words.append("our certificate changed: the control plane starts anew, data goes on")
         return ", ".join(words) or "nothing changed"
 
 
@@ -97,12 +107,18 @@ class Reload:
     """Carries out reloads, one after the other."""
 
     def __init__(
-        self, peers: Peers, kernel: Kernel, credentials: Credentials, dialling: Dialling
+        self,
+        peers: Peers,
+        kernel: Kernel,
+        credentials: Credentials,
+        dialling: Dialling,
+        certificates: Certificates,
     ) -> None:
         self._peers = peers
         self._kernel = kernel
         self._credentials = credentials
         self._dialling = dialling
+        self._certificates = certificates
 
     async def apply(self, text: str, files: Mapping[str, str], others: frozenset[str]) -> Changes:
         """Go over to a file's text. `files`: what it names, by path. `others` exist as well.
@@ -112,29 +128,40 @@ class Reload:
         peers = self._peers
         old, given = peers.config, Given(files, others)
         new = configuration.parse(text, old.path, given)
-        trusts = trusts_of(new, given)
+        authority = authority_of(new, given)
+        crl = self._credentials.has_newer_crl(authority)
+        trusts = trusts_of(new, authority, given)
         known = {name: peer.trust for name, peer in peers.all.items()}
         changes = compare(old, new, known, trusts)
+        changes.certificate, changes.crl = self._renewed(new, given), crl
 
         before, after = _prefixes(old), _prefixes(new)
         try:
             await self._kernel.cover(before | after)
-            await peers.tell_routes(new)
+            await peers.forwarding.tell_routes(new)
         except (GatewayError, DataPlaneError) as error:
             await self._kernel.cover(before)
             raise GatewayError(f"{error}; nothing was changed") from None
 
+        self._credentials.learn(authority, trusts.values())
         self._commit(new, trusts, changes)
         await self._follow(changes)
+        await self._certificates.enforce()
         await self._kernel.cover(after)
         peers.events.emit(Kind.RELOADED, f"reloaded: {changes}")
         return changes
+
+    def _renewed(self, new: Config, given: Given) -> bool:
+        """Whether our certificate is another one than we run with. The command has its key."""
+        if new.identity.certificate is None:
+            return False
+        certificate = load_certificate(new.identity.certificate, given)
+        return certificate.fingerprint(SHA256()) != self._credentials.identity.sha256
 
     def _commit(self, new: Config, trusts: dict[str, Trust], changes: Changes) -> None:
         """From here on the new configuration holds. Nothing waits, nothing fails."""
         peers = self._peers
         peers.config = new
-        self._credentials.learn(trusts.values())
         peers.dataplane.names = frozenset(new.peers) | frozenset(changes.removed)
         for name, config in new.peers.items():
             if name in changes.added:
@@ -164,8 +191,8 @@ class Reload:
                 self._dialling.start(peer)
         for name in changes.added:
             self._dialling.start(peers.all[name])
-        await peers.tell_all()
-        await peers.route_all()
+        await peers.forwarding.tell_all()
+        await peers.forwarding.route_all()
         for name in changes.changed:
             await self._leave_suite(peers.all[name])
 

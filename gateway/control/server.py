@@ -224,7 +224,11 @@ class Server:
         peer = self._peers.get(hello.name)
         if peer is None:
             raise Refused("name", f"{hello.name} is no peer of {self._config.name}")
-        certificate = authenticate(peer.name, peer.trust, channel.tls, datetime.now(UTC))
+        try:
+            certificate = authenticate(peer.name, peer.trust, channel.tls, datetime.now(UTC))
+        except Refused as refusal:
+            self._peers.refused(peer, refusal)
+            raise
         self.admission.proved(caller, peer.name, time.monotonic())
         if not self._dataplane.ready:
             raise Refused("not-ready", f"{self._config.name} is starting its data plane")

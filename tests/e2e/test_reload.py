@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway import pki
+from gateway.control.certificates import Certificates
 from gateway.control.dialling import Dialling
 from gateway.control.events import Kind
 from gateway.control.reload import Reload
@@ -38,6 +39,7 @@ class Reloading:
             side.kernel,  # type: ignore[arg-type]
             side.credentials,
             self.dialling,
+            Certificates(side.credentials, side.peers, side.events),
         )
 
     def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -47,7 +49,7 @@ class Reloading:
     async def __call__(self, text: str) -> str:
         """What the command sends, and what it answers."""
         folder = self.file.parent
-        files = {str(file): file.read_text() for file in folder.glob("*.crt")}
+        files = {str(file): file.read_text() for file in folder.glob("*.cr[tl]")}
         others = frozenset(str(file) for file in folder.glob("*.key"))
         return str(await self._reload.apply(text, files, others))
 

@@ -27,6 +27,10 @@ WALLS = {
         "gateway.dataplane", "gateway.supervisor", "gateway.cli", "gateway.protocol.wire",
         "gateway.protocol.reassembly", "gateway.protocol.replay",
     },
+    "gateway/access": {
+        "gateway.control", "gateway.dataplane", "gateway.supervisor", "gateway.cli",
+    },
+    "gateway/access/pool.py": {"socket", "asyncio", "time", "os", "sqlite3", "gateway.access"},
     "gateway/supervisor.py": {"gateway.control", "gateway.protocol", "gateway.cli", "asyncio"},
     "gateway": {"lab", "scapy", "docker"},
     "lab": {"gateway"},

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import TopologyError
-from lab.topology import Role, Topology, _interpolate, check_name, load, parse
+from lab.reader import interpolate
+from lab.topology import Role, Topology, check_name, load, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,7 +185,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 def test_variables_are_read_as_compose_reads_them(
     text: str, environment: dict[str, str], expected: str
 ) -> None:
-    assert _interpolate({"k": [text, 7]}, environment, "f", "") == {"k": [expected, 7]}
+    assert interpolate({"k": [text, 7]}, environment, "f", "") == {"k": [expected, 7]}
 
 
 @given(st.text(max_size=40))

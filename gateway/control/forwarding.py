@@ -1,0 +1,127 @@
+"""What the kernel and the data plane know of the peers: routes, options, shapes; and who is new.
+
+Not here: from one session of a peer to the next (peers.py), rtnetlink itself (system/netlink.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from gateway import link
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from gateway.config import Config, Network
+    from gateway.control.peer import Peer
+    from gateway.control.peers import Peers
+    from gateway.system.netlink import Kernel
+
+log = logging.getLogger(__name__)
+
+
+class Forwarding:
+    """Brings kernel and data plane in line with the peers."""
+
+    def __init__(self, peers: Peers, kernel: Kernel) -> None:
+        self._peers = peers
+        self._kernel = kernel
+        self.own: set[Network] = set()
+        """Networks that we are on, as the data plane knows them."""
+
+    # --- A data plane comes or goes --------------------------------------------------------------
+
+    def take_over(self, ready: link.Ready) -> Coroutine[Any, Any, None]:
+        """A data plane answered on a new link: bring both to one view.
+
+        What it holds is compared now, before anything else can happen; the rest follows. Its
+        sessions that we do not know were made by a control plane before us: they go on until a new
+        handshake replaces them. Ours that it does not know died with their keys: where the control
+        connection stands, there are new ones at once.
+        """
+        live = {session.index: session.peer for session in ready.sessions}
+        for peer in self._peers.all.values():
+            peer.orphans = [index for index in peer.orphans if index in live]
+            for index in [one for one in peer.fading if one not in live]:
+                del peer.fading[index]
+            if peer.coming is not None and peer.coming.index not in live:
+                peer.coming = None
+            if peer.session is not None and peer.session.index not in live:
+                self._lost_session(peer)
+        unknown = []
+        for index, name in live.items():
+            owner = self._peers.get(name)
+            if owner is not None and index in owner.indices:
+                continue
+            if owner is not None and owner.wanted:
+                owner.orphans.append(index)
+                owner.routed = True
+            else:
+                unknown.append(index)
+        return self._resume(unknown)
+
+    def _lost_session(self, peer: Peer) -> None:
+        log.warning("peer %s: session lost with the data plane; new keys", peer.name)
+        peer.session = None
+        # Its routes stay while new keys are a matter of milliseconds.
+        peer.routed = peer.lock.locked() or peer.conversation is not None
+        if peer.conversation is not None:
+            peer.conversation.renew()
+        else:
+            self._peers.goodbye([peer], "the data plane was restarted")
+
+    async def _resume(self, unknown: list[int]) -> None:
+        await self.tell_all()
+        await self._peers.retire(unknown)
+        await self.route_all()
+
+    # --- What they are told ----------------------------------------------------------------------
+
+    async def route_all(self) -> None:
+        """Have the kernel's routes lead to the peers that have a session, and to no other."""
+        await self._kernel.set_routes(
+            prefix
+            for peer in self._peers.all.values()
+            if peer.routed
+            for prefix in peer.config.prefixes
+        )
+
+    async def tell_all(self) -> None:
+        """Give the data plane all that it should know of the peers but their keys."""
+        for peer in self._peers.all.values():
+            self.tell_options(peer)
+        await self.tell_routes(self._peers.config)
+        self._peers.paths.order_all()
+
+    def tell_options(self, peer: Peer) -> None:
+        """Give the data plane what the configuration says of one peer."""
+        self._peers.dataplane.options(
+            link.Options(
+                peer=peer.name,
+                roam=peer.config.roam,
+                transit=peer.config.transit,
+                keepalive=peer.config.keepalive,
+                keepalive_after=self._peers.config.timers.keepalive_after,
+            )
+        )
+
+    async def tell_routes(self, config: Config) -> None:
+        """Give the data plane the route table of a configuration."""
+        table: dict[Network, str | None] = {
+            prefix: peer.name for peer in config.peers.values() for prefix in peer.prefixes
+        }
+        self.own = await self._kernel.own_networks()
+        # Where a peer's prefix covers our own site, the longer prefix is ours.
+        for own in self.own - table.keys():
+            if any(own.version == prefix.version and _covers(prefix, own) for prefix in table):
+                table[own] = None
+        await self._peers.dataplane.set_routes(
+            (str(prefix), name) for prefix, name in table.items()
+        )
+
+
+def _covers(wider: Network, own: Network) -> bool:
+    return wider.prefixlen < own.prefixlen and int(own.network_address) >> (
+        own.max_prefixlen - wider.prefixlen
+    ) == int(wider.network_address) >> (own.max_prefixlen - wider.prefixlen)
