@@ -34,9 +34,7 @@ _OURS: Final = re.compile(
 )
 
 
-def configuration(
-    text: str, topology: Topology, gateway: Node, *, ban: float = 0.0
-) -> str:
+def configuration(text: str, topology: Topology, gateway: Node, *, ban: float = 0.0) -> str:
     """Return a gateway's file with our tables instead of its own. `ban`: s of a ban, 0: none."""
     people = gateway.people
     pool = [str(prefix) for prefix in people.pool] if people else []

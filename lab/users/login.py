@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.checks.base import PROBE_START, parse_ping
 from lab.users.configuration import PORTS, STAFF, addresses, allowed_words, denied_words, elsewhere
-from lab.users.packets import knock, of_words, strangers, through_tunnel
+from lab.users.packets import calls, knock, of_words, strangers, through_tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -88,13 +88,12 @@ def run(stage: Stage, findings: Findings) -> None:
 def _allowed(stage: Stage, findings: Findings, mine: Mapping[int, str]) -> None:
     """Call all that the group may, with the laptop's own programs."""
     laptop, words = stage.laptops[0], allowed_words(STAFF, stage.host)
-    calls = [word for word in words if not word.startswith("icmp")]
-    with stage.engine.probe(laptop.name, "call", *calls) as probe:
-        answers = probe.json(PROBE_START)
+    ports = [word for word in words if not word.startswith("icmp")]
+    answers = calls(laptop, ports)
     mute = [f"{word} ({a['error']})" for word, a in answers.items() if not a["answered"]]
     callers = {answer["said"] for answer in answers.values() if answer["answered"]}
     ok = not mute and callers <= {*mine.values()}
-    text = f"{len(calls) - len(mute)} of {len(calls)} allowed ports of {stage.host.name} answered"
+    text = f"{len(ports) - len(mute)} of {len(ports)} allowed ports of {stage.host.name} answered"
     text += f", called by {_list(callers)}"
     text += f"; not {', '.join(mute)}" if mute else ""
     findings.expect(ok, text, answers=answers)

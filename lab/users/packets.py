@@ -23,6 +23,13 @@ def knock(laptop: Laptop, words: Sequence[str]) -> dict[str, str | None]:
     return answers
 
 
+def calls(laptop: Laptop, words: Sequence[str], wait: float = 2.0) -> dict[str, Mapping[str, Any]]:
+    """Call each word from a laptop as its programs would."""
+    with laptop.engine.probe(laptop.name, "call", "--wait", str(wait), *words) as probe:
+        answers: dict[str, Mapping[str, Any]] = probe.json(PROBE_START)
+    return answers
+
+
 @contextmanager
 def through_tunnel(laptop: Laptop, targets: Collection[str]) -> Iterator[None]:
     """Lead addresses into the tunnel that no one told the laptop to."""
