@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lab import seeds
 from lab.engines.base import Event
@@ -55,7 +55,7 @@ def settle(engine: Engine, *, anew: bool) -> None:
     for gateway in engine.topology.gateways:
         if gateway.people is None:
             continue
-        known = {one["name"]: one for one in _listed(engine, gateway.name)}
+        known = _known(engine, gateway.name)
         for account in accounts(engine, gateway.name):
             if anew and account.name in known:
                 _user(engine, gateway.name, ["remove", account.name])
@@ -65,16 +65,15 @@ def settle(engine: Engine, *, anew: bool) -> None:
                 _user(engine, gateway.name, words, account.password)
 
 
-def _listed(engine: Engine, gateway: str) -> list[dict[str, Any]]:
-    found = json.loads(_user(engine, gateway, ["list", "--format", "json"]))
-    users: list[dict[str, Any]] = found["users"] if isinstance(found, dict) else found
-    return users
+def _known(engine: Engine, gateway: str) -> set[str]:
+    """Name the users that a gateway has. There is no database before the first one."""
+    done = engine.run(gateway, ["gateway", "user", "list", "--format", "json"])
+    return {user["name"] for user in done.json()} if done.ok else set()
 
 
-def _user(engine: Engine, gateway: str, words: list[str], password: str | None = None) -> str:
+def _user(engine: Engine, gateway: str, words: list[str], password: str | None = None) -> None:
     stdin = None if password is None else f"{password}\n"
     done = engine.run(gateway, ["gateway", "user", *words], stdin=stdin)
     if not done.ok:
         reason = (done.stderr.strip() or f"exit {done.returncode}").splitlines()[-1]
         raise LabError(f"{gateway}: gateway user {words[0]}: {reason}")
-    return done.stdout

@@ -98,7 +98,7 @@ def test_compose_gets_no_word_about_sites_that_wait(topology: Topology) -> None:
     file = yaml.safe_load(images.compose_file(topology))
     assert set(file["services"]) == set(topology.nodes)
     assert set(file["networks"]) == {"site-a", "site-b", "wan-a", "wan-b"}
-    assert set(file["volumes"]) == {"gw-a-config", "gw-b-config"}
+    assert set(file["volumes"]) == {"gw-a-config", "gw-a-state", "gw-b-config"}
     assert set(file["services"]["internet"]["networks"]) == {"wan-a", "wan-b"}
     assert file["services"]["host-a"]["init"] is True
     assert file["services"]["host-a"]["sysctls"]["net.ipv4.ip_forward"] == "0"
