@@ -86,6 +86,12 @@ def verbs(commands: Any) -> None:
     status.add_argument("--format", choices=("table", "json"), default="table")
     _socket_option(status)
 
+    policy = _command(
+        commands, "policy", _policy, "show what users may reach, who is in, and what was counted"
+    )
+    policy.add_argument("--format", choices=("table", "json"), default="table")
+    _socket_option(policy)
+
     health = _command(commands, "health", _health, "exit 0 when both planes are ready, else 1")
     _socket_option(health)
 
@@ -189,6 +195,19 @@ def _status(options: argparse.Namespace) -> int:
         from gateway.status import show
 
         show(status)
+    return 0
+
+
+def _policy(options: argparse.Namespace) -> int:
+    from gateway.control import admin
+
+    found = admin.ask(admin.Policy(), admin.socket_path(options.socket))["policy"]
+    if options.format == "json":
+        print(json.dumps(found, indent=2))
+    else:
+        from gateway.status import show_policy
+
+        show_policy(found)
     return 0
 
 

@@ -61,7 +61,10 @@ class Credentials:
             self.identity = Identity.load(files.certificate, files.key, datetime.now(UTC))
         self.authority = authority_of(config)
         self.trusts = trusts_of(config, self.authority)
-        self.server = server_context(self.identity, self.trusts.values())
+        anchors: list[Trust] = list(self.trusts.values())
+        if config.users is not None and self.authority is not None:
+            anchors.append(self.authority)  # it vouches for the certificates of users
+        self.server = server_context(self.identity, anchors, optional=config.users is not None)
         anchored = [one for one in self.trusts.values() if not isinstance(one, Fingerprint)]
         self._dialling = client_context(self.identity, *anchored)
         self._dialling_by_fingerprint = client_context(self.identity, Fingerprint(b""))
@@ -74,9 +77,21 @@ class Credentials:
 
     def learn(self, authority: Authority | None, trusts: Collection[Trust]) -> None:
         """Let TLS pass these, too. Who is let in as whom is the peers' business."""
-        self.authority = authority
-        add_anchors(self.server, trusts)
+        anchors = trusts if authority is None else [*trusts, authority]
+        add_anchors(self.server, anchors)
         add_anchors(self._dialling, trusts)
+        ours = self.authority
+        if authority is None or ours is None or ours != authority:
+            self.authority = authority
+        elif authority.revocations is not None and ours.revocations is not None:
+            # Many hold ours. The file may have brought a newer CRL meanwhile.
+            ours.revocations.crl = max(
+                ours.revocations.crl, authority.revocations.crl, key=lambda crl: crl.number
+            )
+
+    def known(self, authority: Authority | None) -> Authority | None:
+        """Ours, if it is the same CA."""
+        return self.authority if self.authority == authority else authority
 
     def has_newer_crl(self, authority: Authority | None) -> bool:
         """Whether its CRL is another than ours. Raises ConfigError for one from before ours."""

@@ -243,11 +243,19 @@ Trust: TypeAlias = Authority | Pinned | Fingerprint
 # --- The two contexts ----------------------------------------------------------------------------
 
 
-def server_context(identity: Identity, trusts: Iterable[Trust]) -> ssl.SSLContext:
-    """Return the context that accepts any of these peers; `authenticate` says which one it is."""
+def server_context(
+    identity: Identity, trusts: Iterable[Trust], *, optional: bool = False
+) -> ssl.SSLContext:
+    """Return the context that accepts any of these peers; `authenticate` says which one it is.
+
+    `optional`: users come as well, who need no certificate. Who shows one shows one that leads to
+    an anchor, or does not come through TLS.
+    """
     context = _context(ssl.PROTOCOL_TLS_SERVER, identity)
     context.num_tickets = 0  # a ticket would let a peer back in after its certificate is revoked
     _require(context, trusts)
+    if optional:
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
@@ -300,20 +308,30 @@ def add_anchors(context: ssl.SSLContext, trusts: Iterable[Trust]) -> None:
 # --- Who is it? ----------------------------------------------------------------------------------
 
 
-def authenticate(
-    name: str, trust: Trust, tls: ssl.SSLObject | ssl.SSLSocket, now: datetime
-) -> bytes:
-    """Return the SHA-256 of the peer's certificate if it is the gateway `name`, else `Refused`.
-
-    Dialling: call it before a byte is written. Listening: call it with the name from hello and with
-    what our configuration says about that name.
-    """
+def check_connection(tls: ssl.SSLObject | ssl.SSLSocket) -> None:
+    """Refuse a connection on which nobody can prove anything, with or without a certificate."""
     if tls.session_reused:
         raise Refused(
             "session-resumed", "the peer resumed an old TLS session instead of proving itself"
         )
     if tls.selected_alpn_protocol() != ALPN:  # Python lets a mismatch pass
         raise Refused("wrong-protocol", f"the peer does not speak {ALPN}")
+
+
+def authenticate(
+    name: str,
+    trust: Trust,
+    tls: ssl.SSLObject | ssl.SSLSocket,
+    now: datetime,
+    *,
+    kind: Kind = "gateway",
+) -> bytes:
+    """Return the SHA-256 of the peer's certificate if it is the `kind` `name`, else `Refused`.
+
+    Dialling: call it before a byte is written. Listening: call it with the name from hello and with
+    what our configuration says about that name.
+    """
+    check_connection(tls)
     der = tls.getpeercert(binary_form=True)
     if not der:
         raise Refused("no-certificate", "the peer sent no certificate")
@@ -341,9 +359,9 @@ def authenticate(
             "not-yet-valid", "the peer's certificate is not valid yet; compare the clocks"
         )
 
-    if uris != [uri("gateway", name)] and (uris or isinstance(trust, Authority)):
+    if uris != [uri(kind, name)] and (uris or isinstance(trust, Authority)):
         found = ", ".join(repr(one[:80]) for one in uris[:3]) or "nobody"
-        raise Refused("wrong-name", f"the peer's certificate names {found}, not gateway {name!r}")
+        raise Refused("wrong-name", f"the peer's certificate names {found}, not {kind} {name!r}")
     # Last: `revoked` says that it is this peer's own.
     if (date := revoked(trust, leaf)) is not None:
         raise Refused("revoked", f"the peer's certificate was revoked on {date:%Y-%m-%d}")
@@ -358,9 +376,12 @@ def revoked(trust: Trust, certificate: x509.Certificate) -> datetime | None:
 
 
 def shown(tls: ssl.SSLObject | ssl.SSLSocket) -> x509.Certificate | None:
-    """Return the certificate that an authenticated peer showed."""
+    """Return the certificate that a peer showed; None: none, or one that nobody looks at."""
     der = tls.getpeercert(binary_form=True)
-    return x509.load_der_x509_certificate(der) if der else None
+    try:
+        return x509.load_der_x509_certificate(der) if der else None
+    except (ValueError, x509.InvalidVersion):
+        return None
 
 
 def _check_issuer(leaf: x509.Certificate, ca: x509.Certificate) -> None:

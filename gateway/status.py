@@ -55,6 +55,44 @@ def show(status: dict[str, Any]) -> None:
     _drops(console, "from nobody known", status["drops"])
 
 
+def show_policy(policy: dict[str, Any] | None) -> None:
+    """Print what users may reach, and what was counted of it."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    if policy is None:
+        console.print("nobody logs in here: the config has no [users]", markup=False)
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("group", "may reach"):
+        table.add_column(title)
+    table.add_column("packets", justify="right")
+    for group in policy["groups"]:
+        for rule in group["rules"] or [None]:
+            if rule is None:
+                table.add_row(group["name"], "nothing", "-")
+            else:
+                table.add_row(group["name"], rule["rule"], _counted(rule))
+    console.print(table)
+    for group in policy["groups"]:
+        _members(console, f"in {group['name']}", group["members"])
+    _members(console, "in no group", policy["nowhere"])
+    for reason, words in REFUSALS.items():
+        console.print(f"{words}: {_counted(policy[reason])}", markup=False)
+    if policy["masquerade"]:
+        console.print("what users send to the world leaves with our own address")
+
+
+def _members(console: Console, where: str, members: list[dict[str, Any]]) -> None:
+    if members:
+        who = ", ".join(" ".join(filter(None, (one["name"], one["address"]))) for one in members)
+        console.print(f"{where}: {who}", markup=False)
+
+
+def _counted(count: dict[str, Any]) -> str:
+    return f"{count['packets']} ({_size(count['bytes'])})"
+
+
 def _drops(console: Console, whose: str, drops: dict[str, int]) -> None:
     if drops:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(drops.items()))
@@ -92,6 +130,12 @@ def _size(count: float) -> str:
         count /= 1000
     return f"{count:.1f} TB"
 
+
+REFUSALS: Final = {
+    "denied": "refused, since no rule allows it",
+    "unasked": "kept from users who did not ask for it",
+    "spoofed": "from addresses that nobody has",
+}
 
 NEWER: Final[dict[str, Callable[[Any], str]]] = {
     "expires": _age,

@@ -7,6 +7,7 @@
     bans.py       what failed logins cost
     logins.py     one login, judged in the agreed order
     pool.py       tunnel addresses; pure
+    policy.py     what a group may reach, as nftables rules; pure
     arguments.py  `gateway user` and `gateway ban`, as argparse sees them
     commands.py   what they do
 

@@ -37,6 +37,8 @@ class Kind(StrEnum):
     DIAL_FAILED = "dial-failed"
     DISCONNECTED = "disconnected"  # by command, or the peer said goodbye
     REFUSED = "refused"  # a caller
+    LOGIN_REFUSED = "login-refused"  # one who says that they are a user
+    RIGHTS = "rights"  # a user's groups changed
     DATA_PLANE = "data-plane"  # a new one is in service
     RELOADED = "reloaded"
     PATH = "path"  # what a record to the peer may be changed

@@ -5,10 +5,12 @@ Not here: from one session of a peer to the next (peers.py), rtnetlink itself (s
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
 from gateway import link
+from gateway.control.peer import Device
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -27,8 +29,10 @@ class Forwarding:
     def __init__(self, peers: Peers, kernel: Kernel) -> None:
         self._peers = peers
         self._kernel = kernel
-        self.own: set[Network] = set()
-        """Networks that we are on, as the data plane knows them."""
+        self._own: set[Network] = set()  # networks that we are on, as the data plane knows them
+        self._told: dict[Network, str | None] = {}  # its route table
+        self._telling = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None  # tells it a table that is not read yet
 
     # --- A data plane comes or goes --------------------------------------------------------------
 
@@ -49,9 +53,11 @@ class Forwarding:
                 peer.coming = None
             if peer.session is not None and peer.session.index not in live:
                 self._lost_session(peer)
+            if not peer.current:
+                peer.changed.set()
         unknown = []
         for index, name in live.items():
-            owner = self._peers.get(name)
+            owner = self._peers.get(name) or self._revive(name)
             if owner is not None and index in owner.indices:
                 continue
             if owner is not None and owner.wanted:
@@ -60,6 +66,10 @@ class Forwarding:
             else:
                 unknown.append(index)
         return self._resume(unknown)
+
+    def _revive(self, name: str) -> Peer | None:
+        """A user of a control plane before us."""
+        return None if self._peers.people is None else self._peers.people.revive(name)
 
     def _lost_session(self, peer: Peer) -> None:
         log.warning("peer %s: session lost with the data plane; new keys", peer.name)
@@ -72,6 +82,8 @@ class Forwarding:
             self._peers.goodbye([peer], "the data plane was restarted")
 
     async def _resume(self, unknown: list[int]) -> None:
+        if self._peers.people is not None:
+            await self._peers.people.readmit()
         await self.tell_all()
         await self._peers.retire(unknown)
         await self.route_all()
@@ -106,19 +118,45 @@ class Forwarding:
             )
         )
 
+    async def ready_for(self, peer: Peer) -> None:
+        """Before a session of its own: an interface may have come, and a user may be new."""
+        wanted = peer.config.prefixes if isinstance(peer, Device) else ()
+        known = all(self._told.get(prefix) == peer.name for prefix in wanted)
+        if not known or await self._kernel.own_networks() != self._own:
+            await self.tell_routes_soon()
+
+    async def tell_routes_soon(self) -> None:
+        """Tell the route table as it is now; one telling does for all who ask meanwhile."""
+        if self._next is None:
+            self._next = self._peers.start(self._tell_next())
+        await asyncio.shield(self._next)
+
+    async def _tell_next(self) -> None:
+        async with self._telling:
+            self._next = None  # who asks from here on may have changed what is read below
+            await self._tell_routes(self._peers.config)
+
     async def tell_routes(self, config: Config) -> None:
-        """Give the data plane the route table of a configuration."""
+        """Give the data plane the route table of a configuration, and of the users who are here."""
+        async with self._telling:
+            await self._tell_routes(config)
+
+    async def _tell_routes(self, config: Config) -> None:
         table: dict[Network, str | None] = {
             prefix: peer.name for peer in config.peers.values() for prefix in peer.prefixes
         }
-        self.own = await self._kernel.own_networks()
+        own = await self._kernel.own_networks()
+        for peer in self._peers.all.values():
+            if isinstance(peer, Device):
+                table.update(dict.fromkeys(peer.config.prefixes, peer.name))
         # Where a peer's prefix covers our own site, the longer prefix is ours.
-        for own in self.own - table.keys():
-            if any(own.version == prefix.version and _covers(prefix, own) for prefix in table):
-                table[own] = None
+        for ours in own - table.keys():
+            if any(ours.version == prefix.version and _covers(prefix, ours) for prefix in table):
+                table[ours] = None
         await self._peers.dataplane.set_routes(
             (str(prefix), name) for prefix, name in table.items()
         )
+        self._own, self._told = own, table
 
 
 def _covers(wider: Network, own: Network) -> bool:

@@ -1,32 +1,43 @@
 """One peer: what we want of it, what stands with it now, and how `gateway status` shows it.
 
+A `Device` is one of a user's: a peer that comes with its login and goes with its last session.
+
     waiting       it dials us, no session yet          connecting    we dial, no session yet
     established   a session; data flows                disconnected  taken down by command
     dead          a session, and nothing heard for `dead_after` though we send
 
-Who changes it: peers.py, connector.py for `greeting` and `error`, conversation.py for `rtt`.
+Who changes it: peers.py, people.py; connector.py for `greeting` and `error`, conversation.py for
+`rtt`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.control.sessions import boottime
+from gateway.identity import Fingerprint
 from gateway.link import PeerCounters
 from gateway.protocol.epoch import Liveness
 
 if TYPE_CHECKING:
     from collections.abc import Container
+    from ipaddress import IPv4Address, IPv6Address
 
     from cryptography.x509 import Certificate
 
     from gateway import config
+    from gateway.access.users import User
     from gateway.control.channel import Channel
     from gateway.control.conversation import Conversation
     from gateway.control.sessions import Session
     from gateway.identity import Trust
+
+    IPAddress = IPv4Address | IPv6Address
+
+NO_TRUST: Final = Fingerprint(b"")
+"""No certificate has this fingerprint: none alone makes anybody a user."""
 
 
 class Peer:
@@ -95,6 +106,7 @@ class Peer:
         expires = self.certificate.not_valid_after_utc if self.certificate else None
         return {
             "name": self.name,
+            "kind": "gateway",
             "state": self.state,
             "control": "down" if self.channel is None else "up",
             # `silent` while no record came: is UDP blocked on the way? Each side begins with one.
@@ -124,6 +136,42 @@ class Peer:
             "drops": counted.drops,
             "certificate_expires": seconds_left(expires),
             "error": self.error,
+        }
+
+
+class Device(Peer):
+    """One device of a user who is logged in, or about to be."""
+
+    def __init__(
+        self,
+        config: config.Peer,
+        timers: config.Timers,
+        *,
+        user: User,
+        device: str,
+        addresses: tuple[IPAddress, ...],
+    ) -> None:
+        super().__init__(config, NO_TRUST, timers)
+        self.user = user.name
+        self.device = device
+        self.groups = tuple(user.groups)
+        self.addresses = addresses
+        self.admitted = False  # the kernel knows what it may reach
+        self.visits = 0  # logins under way
+
+    @property
+    def over(self) -> bool:
+        """Nothing of it is left, and nothing is on its way."""
+        return not (self.indices or self.channel or self.visits)
+
+    def row(self, counters: PeerCounters | None, heard: Container[int]) -> dict[str, object]:
+        """As of any peer, and who it is."""
+        return super().row(counters, heard) | {
+            "kind": "user",
+            "user": self.user,
+            "device": self.device,
+            "groups": list(self.groups),
+            "addresses": [str(address) for address in self.addresses],
         }
 
 

@@ -28,7 +28,7 @@ from gateway.control.dataplane import DataPlaneError
 from gateway.control.events import Events, Kind
 from gateway.control.forwarding import Forwarding
 from gateway.control.paths import Paths
-from gateway.control.peer import Peer
+from gateway.control.peer import Device, Peer
 from gateway.control.sessions import HandshakeError, boottime
 from gateway.errors import GatewayError
 from gateway.identity import shown
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.control.channel import Channel
     from gateway.control.dataplane import DataPlane
+    from gateway.control.people import People
     from gateway.control.sessions import Session
     from gateway.identity import Refused, Trust
     from gateway.system.netlink import Kernel
@@ -73,15 +74,31 @@ class Peers:
         self._heard: set[int] = set()  # sessions of which a record has opened
         self._under_way: set[int] = set()  # indices of handshakes and rekeys
         self._tasks: set[asyncio.Task[None]] = set()  # which nobody need wait for
+        self.stopping = False
         self.paths = Paths(config.dataplane, dataplane, config.peers)
         self.all = {
             name: Peer(peer, trusts[name], config.timers) for name, peer in config.peers.items()
         }
+        self.people: People | None = None
+        """Of a gateway that users log in to."""
         self.forwarding = Forwarding(self, kernel)
 
     def get(self, name: str) -> Peer | None:
         """The peer of that name, if the configuration has one."""
         return self.all.get(name)
+
+    def add(self, peer: Peer) -> None:
+        """There is a new peer."""
+        self.all[peer.name] = peer
+        self.paths.add(peer.name)
+        self.dataplane.names = frozenset(self.all)
+
+    def remove(self, name: str) -> None:
+        """There is this peer no more; the data plane may still have to forget it."""
+        del self.all[name]
+        self.paths.remove(name)
+        self.dataplane.names = frozenset(self.all)
+        self.dataplane.counters.pop(name, None)
 
     def new_index(self) -> int:
         """A random index that names no session of ours: live, left behind, or under way.
@@ -118,7 +135,7 @@ class Peers:
         elif owner.session is not None and owner.session.index == index:
             self._let_fade(owner)
         elif owner.coming is not None and owner.coming.index == index:
-            self._start(self._use_coming(owner, owner.coming))
+            self.start(self._use_coming(owner, owner.coming))
 
     def moved(self, index: int, endpoint: link.Endpoint) -> None:
         """A peer sends from elsewhere; the data plane answers there by now."""
@@ -145,13 +162,13 @@ class Peers:
             owner.coming = None
         if owner.session is not None and owner.session.index == index:
             owner.session = None
-            owner.changed.set()
             self.events.emit(
                 Kind.EXPIRED, "its keys are too old and were destroyed; no traffic until there are"
                 " new ones", peer=owner.name, warning=True,
             )  # fmt: skip
         if not owner.current:
-            self._start(self._unroute(owner))
+            self.start(self._unroute(owner))
+        owner.changed.set()
 
     def counted(self, names: AbstractSet[str]) -> None:
         """Our data plane's totals of these peers are new: who is there, and what gets through?"""
@@ -196,8 +213,8 @@ class Peers:
                 # Before packets: how they may be, and the way of the answers.
                 if lost or not rekeyed:
                     self.paths.connected(peer.name, str(session.endpoint))
-                if not rekeyed and await self._kernel.own_networks() != self.forwarding.own:
-                    await self.forwarding.tell_routes(self.config)  # an interface came or went
+                if not rekeyed:
+                    await self.forwarding.ready_for(peer)
                 await self._kernel.add_routes(peer.config.prefixes)
                 await self.dataplane.activate(session.index)
             except GatewayError as error:
@@ -217,7 +234,7 @@ class Peers:
             if session.index in self._heard:
                 self._let_fade(peer)
             # Not waited for: from here on the session is the peer's, whatever ends the caller.
-            self._start(self.retire(ended))
+            self.start(self.retire(ended))
             if channel is not None and replaced is not None and replaced is not channel:
                 replaced.abort()
             peer.rekeys += rekeyed
@@ -249,7 +266,8 @@ class Peers:
         def over(index: int, timer: object) -> None:
             if peer.fading.get(index) is timer:
                 del peer.fading[index]
-                self._start(self.retire([index]))
+                self.start(self.retire([index]))
+                peer.changed.set()
 
         for index, running in peer.fading.items():
             if running is None:
@@ -260,7 +278,7 @@ class Peers:
         """The peer may send on these keys, but its word of it was lost with the connection."""
         peer.coming = session
         if session.index in self._heard:
-            self._start(self._use_coming(peer, session))
+            self.start(self._use_coming(peer, session))
 
     async def _use_coming(self, peer: Peer, session: Session) -> None:
         with contextlib.suppress(HandshakeError, DataPlaneError):
@@ -325,7 +343,7 @@ class Peers:
         Sessions of a control plane before us may have been made with a revoked one: they end.
         """
         if refusal.code == "revoked" and peer.session is None and peer.orphans:
-            self._start(self.end_session(peer, refusal.message))
+            self.start(self.end_session(peer, refusal.message))
 
     async def rekey(self, peer: Peer, suites: tuple[str, ...]) -> dict[str, str]:
         """By command: change keys now. Raises GatewayError."""
@@ -333,7 +351,7 @@ class Peers:
         for suite in suites:
             if suite not in allowed:
                 raise GatewayError(
-                    f"peers.{peer.name}.suites does not have {suite!r}; it has {', '.join(allowed)}"
+                    f"{_table(peer)}.suites does not have {suite!r}; it has {', '.join(allowed)}"
                 )
         if peer.conversation is None:
             raise GatewayError(
@@ -352,6 +370,7 @@ class Peers:
 
     async def goodbye_all(self, reason: str) -> None:
         """A clean stop: every peer hears it. The data plane's end destroys the sessions."""
+        self.stopping = True
         for peer in self.all.values():
             peer.wanted = False
         await self.goodbye(self.all.values(), reason)
@@ -369,9 +388,10 @@ class Peers:
                 parting.append(peer.channel)
             peer.channel = None
             peer.changed.set()
-        return self._start(_farewell(parting, reason))
+        return self.start(_farewell(parting, reason))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run what nobody need wait for."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -384,6 +404,7 @@ class Peers:
             peer.session, peer.coming, peer.orphans, peer.fading = None, None, [], {}
             await self.retire(ended)
             await self._unroute_locked(peer)
+            peer.changed.set()
         if had:
             self.events.emit(Kind.DISCONNECTED, why, peer=peer.name)
 
@@ -406,6 +427,10 @@ class Peers:
             await self.dataplane.report()
         counters = self.dataplane.counters
         return [peer.row(counters.get(peer.name), self._heard) for peer in self.all.values()]
+
+
+def _table(peer: Peer) -> str:
+    return "users" if isinstance(peer, Device) else f"peers.{peer.name}"
 
 
 async def _farewell(channels: list[Channel], reason: str) -> None:

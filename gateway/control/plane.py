@@ -17,6 +17,7 @@ from gateway.control import admin
 from gateway.control.certificates import Certificates
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.dialling import Dialling
+from gateway.control.enforcement import Enforcement
 from gateway.control.events import Events, Kind
 from gateway.control.peer import seconds_left
 from gateway.control.peers import Peers
@@ -75,11 +76,17 @@ class ControlPlane:
             broken=self._link_broken,
         )
         self._kernel = Kernel(config.tun.name)
+        self._enforcement = Enforcement(config, config.tun.name, self._kernel.site_networks)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel, self._events)
         self._dialling = Dialling(credentials, self._dataplane, self._peers, self._background)
         self._certificates = Certificates(credentials, self._peers, self._events)
         self._reload = Reload(
-            self._peers, self._kernel, credentials, self._dialling, self._certificates
+            self._peers,
+            self._kernel,
+            self._enforcement,
+            credentials,
+            self._dialling,
+            certificates=self._certificates,
         )
         self._reloading = asyncio.Lock()
         self._server = Server(
@@ -104,6 +111,7 @@ class ControlPlane:
         await self._kernel.start(
             self._config.tun, [prefix for peer in peers for prefix in peer.prefixes]
         )
+        await self._enforcement.start()  # before anybody has a session, and so a route
         self._leash.setblocking(False)
         asyncio.get_running_loop().add_reader(self._leash, self._order)
         self._background(admin.serve(admin_socket, self._answer, self._watchers))
@@ -143,6 +151,7 @@ class ControlPlane:
         finally:
             try:
                 await self._kernel.clean()
+                await self._enforcement.clean()  # when nothing leads to a user any more
             finally:
                 self._dataplane.stop()
                 await self._watchers.close(f"gateway {self._config.name} stopped")
@@ -218,6 +227,8 @@ class ControlPlane:
         match request:
             case admin.Status():
                 return await self._status()
+            case admin.Policy():
+                return {"policy": await self._policy()}
             case admin.Health():
                 return {"ready": self._dataplane.ready}
             case admin.Connect(name):
@@ -244,6 +255,15 @@ class ControlPlane:
             raise GatewayError(f"no peer {name!r}; known: {known}")
         return peer
 
+    async def _policy(self) -> dict[str, Any] | None:
+        names = {
+            prefix.network_address: peer.config.name
+            for peer in self._peers.all.values()
+            for prefix in peer.config.prefixes
+            if prefix.num_addresses == 1
+        }
+        return await self._enforcement.status(names)
+
     async def _status(self) -> dict[str, Any]:
         peers = await self._peers.status()
         tun = self._config.tun
@@ -267,6 +287,7 @@ class ControlPlane:
             "peers": peers,
             "drops": dict(self._dataplane.drops),
             "handshakes": dict(self._server.outcomes),
+            "policy": await self._policy(),
         }
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.config import Config, Network
     from gateway.control.certificates import Certificates
     from gateway.control.dialling import Dialling
+    from gateway.control.enforcement import Enforcement
     from gateway.control.peers import Peers
     from gateway.credentials import Credentials
     from gateway.identity import Trust
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 FIXED: Final = ("name", "identity", "listen", "tun", "dataplane", "metrics")
 """What a gateway holds from its start on: descriptors, rights and the key hang on it."""
+FIXED_FOR_USERS: Final = ("pool", "database")
+"""The same of `[users]`, and so whether there is this table: users have addresses by then."""
+TABLES: Final = ("timers", "handshake", "users", "bans", "groups")
+"""What changes as a whole."""
 
 
 @dataclass
@@ -75,10 +80,15 @@ def compare(
                 new.path, _key(table, before, after),
                 "changed, which needs a restart; nothing was changed",
             )  # fmt: skip
+    for key in FIXED_FOR_USERS:
+        if _differs(key, old.users, new.users):
+            raise ConfigError(
+                new.path, f"users.{key}", "changed, which needs a restart; nothing was changed"
+            )
     changes = Changes(
         added=[name for name in new.peers if name not in old.peers],
         removed=[name for name in old.peers if name not in new.peers],
-        tables=[table for table in ("timers", "handshake") if _differs(table, old, new)],
+        tables=[table for table in TABLES if _differs(table, old, new)],
     )
     for name, peer in new.peers.items():
         if name in old.peers:
@@ -91,7 +101,7 @@ def compare(
 
 
 def _differs(key: str, before: object, after: object) -> bool:
-    return bool(getattr(before, key) != getattr(after, key))
+    return bool(getattr(before, key, None) != getattr(after, key, None))
 
 
 def _key(table: str, before: object, after: object) -> str:
@@ -110,12 +120,15 @@ class Reload:
         self,
         peers: Peers,
         kernel: Kernel,
+        enforcement: Enforcement,
         credentials: Credentials,
         dialling: Dialling,
+        *,
         certificates: Certificates,
     ) -> None:
         self._peers = peers
         self._kernel = kernel
+        self._enforcement = enforcement
         self._credentials = credentials
         self._dialling = dialling
         self._certificates = certificates
@@ -130,16 +143,18 @@ class Reload:
         new = configuration.parse(text, old.path, given)
         authority = authority_of(new, given)
         crl = self._credentials.has_newer_crl(authority)
-        trusts = trusts_of(new, authority, given)
+        trusts = trusts_of(new, self._credentials.known(authority), given)
         known = {name: peer.trust for name, peer in peers.all.items()}
         changes = compare(old, new, known, trusts)
         changes.certificate, changes.crl = self._renewed(new, given), crl
 
         before, after = _prefixes(old), _prefixes(new)
         try:
+            await self._enforcement.change(new)
             await self._kernel.cover(before | after)
             await peers.forwarding.tell_routes(new)
         except (GatewayError, DataPlaneError) as error:
+            await self._enforcement.change(old)
             await self._kernel.cover(before)
             raise GatewayError(f"{error}; nothing was changed") from None
 

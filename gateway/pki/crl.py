@@ -4,12 +4,13 @@ A serial that stands in the book as revoked, or in the CRL before this one, stan
 CRL: losing one of the two files takes nobody in again. Serials stay on it after the certificate's
 end, for gateways whose clock is slow.
 
-Its number is the time in seconds since 1970, or one more than the last: a CRL that is made after
-the last one was lost still has a higher number, and gateways refuse an older one.
+Its number is the time in microseconds since 1970, or one more than the last: a CRL that is made
+after the last one was lost still has a higher number, and gateways refuse an older one.
 """
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -107,7 +108,7 @@ def sign(
 ) -> New:
     """The CRL of these entries as a file. `end`: its next update; `last`: the one before it."""
     now = book.now()
-    number = max(int(now.timestamp()), last.number + 1 if last is not None else 0)
+    number = max(time.time_ns() // 1000, last.number + 1 if last is not None else 0)
     taken_back = {one.number: one.revoked for one in entries if one.revoked is not None}
     builder = (
         x509.CertificateRevocationListBuilder()

@@ -132,6 +132,18 @@ class Kernel:
                     found.add(ip_network(address.ip) if in_tunnel else address.network)
             return found
 
+    async def site_networks(self) -> set[Network]:
+        """Networks whose hosts answer through us: of interfaces that no default route leads to."""
+        async with self._lock:
+            outside = {self._index}
+            outside |= {r.device for r in await self._list_routes() if r.prefix.prefixlen == 0}
+            return {
+                ip_interface(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}").network
+                for family in (AF_INET, AF_INET6)
+                for message in await self._dump("addr", family)
+                if message["index"] not in outside
+            }
+
     async def add_routes(self, prefixes: Iterable[Network]) -> None:
         """Lead these prefixes through the TUN too."""
         async with self._lock:

@@ -20,9 +20,9 @@ from gateway import link, pki
 from gateway.config.shape import Handshake
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.events import Event, Kind
-from gateway.control.server import LINES
 from gateway.control.sessions import HandshakeError
 from gateway.identity import Refused
+from gateway.logs import LINES
 from gateway.protocol.handshake import Initiator, Party
 from gateway.protocol.machine import Send
 from gateway.protocol.messages import Disconnect, Ping, Reject

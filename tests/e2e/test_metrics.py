@@ -48,7 +48,8 @@ class Scraped:
         if self.hangs:
             await asyncio.Event().wait()
         return {
-            "ready": True, "uptime": 61.5, "certificate_expires": 864_000, "planes": {"data": {"pid": self.pid}},
+            "ready": True, "uptime": 61.5, "certificate_expires": 864_000,
+            "planes": {"data": {"pid": self.pid}},
             "peers": self.rows, "drops": {"malformed": 4}, "handshakes": {"tls": 5},
         }  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 from gateway import pki
 from gateway.control.certificates import Certificates
 from gateway.control.dialling import Dialling
+from gateway.control.enforcement import Enforcement
 from gateway.control.events import Kind
 from gateway.control.reload import Reload
 from gateway.errors import GatewayError
@@ -37,9 +38,10 @@ class Reloading:
         self._reload = Reload(
             side.peers,
             side.kernel,  # type: ignore[arg-type]
+            Enforcement(side.config, "tun0"),  # of nobody: the config has no [users]
             side.credentials,
             self.dialling,
-            Certificates(side.credentials, side.peers, side.events),
+            certificates=Certificates(side.credentials, side.peers, side.events),
         )
 
     def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

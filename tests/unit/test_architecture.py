@@ -31,6 +31,9 @@ WALLS = {
         "gateway.control", "gateway.dataplane", "gateway.supervisor", "gateway.cli",
     },
     "gateway/access/pool.py": {"socket", "asyncio", "time", "os", "sqlite3", "gateway.access"},
+    "gateway/access/policy.py": {
+        "socket", "asyncio", "time", "os", "threading", "subprocess", "pathlib", "gateway.system",
+    },
     "gateway/supervisor.py": {"gateway.control", "gateway.protocol", "gateway.cli", "asyncio"},
     "gateway": {"lab", "scapy", "docker"},
     "lab": {"gateway"},
