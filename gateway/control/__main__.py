@@ -50,7 +50,7 @@ def main() -> int:
         config = configuration.load(options.config)
         logs.set_up(config.name, "control", options.log_format)
         credentials = Credentials(config)
-        _load_what_loads_late(metrics=config.metrics is not None)
+        _load_what_loads_late(config)
         drop_to(options.uid, options.gid, keep=frozenset({CAP_NET_ADMIN}))
         asyncio.run(_run(config, credentials, leash, listening, admin))
     except GatewayError as error:
@@ -61,12 +61,14 @@ def main() -> int:
         return 70
 
 
-def _load_what_loads_late(*, metrics: bool) -> None:
+def _load_what_loads_late(config: configuration.Config) -> None:
     """After the drop Python's files may be unreadable: the project can live in a 0700 home."""
     for module in ("concurrent.futures.thread", "encodings.idna"):  # name resolution needs them
         importlib.import_module(module)
-    if metrics:  # 10 MB and 50 ms that nobody pays who does not ask
+    if config.metrics is not None:  # 10 MB and 50 ms that nobody pays who does not ask
         importlib.import_module("gateway.control.metrics")
+    if config.users is not None:
+        importlib.import_module("gateway.control.people")
     # `cryptography` imports its backend at the first use: exchange keys once with ourselves.
     offer = keys.Offer()
     keys.derive(bytes(keys.HASH_LENGTH), keys.answer(offer.x25519, offer.mlkem).secret, "")

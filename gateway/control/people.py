@@ -23,13 +23,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
 from gateway import config as configuration
-from gateway.access.logins import LoginRefused
-from gateway.access.pool import PoolEmptyError
+from gateway.access.logins import LoginRefused, Logins
+from gateway.access.pool import Pool, PoolEmptyError
+from gateway.access.users import Users
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.events import Kind
 from gateway.control.peer import Device
@@ -42,9 +43,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
-    from gateway.access.logins import Logins
-    from gateway.access.pool import Pool
-    from gateway.access.users import User, Users
+    from gateway.access.users import User
     from gateway.control.channel import Channel
     from gateway.control.enforcement import Enforcement
     from gateway.control.peer import IPAddress
@@ -83,6 +82,21 @@ class People:
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self.outcomes: Counter[str] = Counter()
         """Of logins, by code; `in` for those that made a session."""
+
+    @classmethod
+    def open(cls, peers: Peers, authority: Authority | None, enforcement: Enforcement) -> Self:
+        """Open the database that the configuration names. Raises GatewayError."""
+        settings, limits = peers.config.users, peers.config.bans
+        assert settings is not None  # noqa: S101 - else nobody calls
+        users = Users.open(settings.database, create=True)
+        logins = Logins(users, remember=settings.remember, limits=limits)
+        pool = Pool(settings.pool)
+        return cls(peers, authority, users=users, logins=logins, pool=pool, enforcement=enforcement)
+
+    def close(self) -> None:
+        """Judge no more logins."""
+        self._logins.close()
+        self._users.close()
 
     @property
     def settings(self) -> configuration.Users:
@@ -301,9 +315,9 @@ class People:
 
     async def readmit(self) -> None:
         """Set the rights of who was revived, and of nobody else. Raises GatewayError."""
-        here = self.devices
-        await asyncio.gather(*(self._admit(device) for device in here if device.current))
-        await self.enforcement.retain([one for device in here for one in device.addresses])
+        revived = [device for device in self.devices if device.current]
+        await asyncio.gather(*(self._admit(device) for device in revived))
+        await self.enforcement.retain([one for each in self.devices for one in each.addresses])
 
     def change(self) -> None:
         """The configuration is another one."""

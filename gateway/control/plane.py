@@ -10,16 +10,20 @@ import asyncio
 import logging
 import os
 import time
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from gateway import __version__, link
+from gateway.access.pool import Pool
 from gateway.control import admin
 from gateway.control.certificates import Certificates
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.dialling import Dialling
 from gateway.control.enforcement import Enforcement
 from gateway.control.events import Events, Kind
-from gateway.control.peer import seconds_left
+from gateway.control.peer import Device, seconds_left
 from gateway.control.peers import Peers
 from gateway.control.reload import Reload
 from gateway.control.server import Server
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from collections.abc import Set as AbstractSet
 
-    from gateway.config import Config
+    from gateway.config import Config, Tun
     from gateway.control.peer import Peer
     from gateway.credentials import Credentials
 
@@ -75,6 +79,7 @@ class ControlPlane:
             expired=self._expired,
             broken=self._link_broken,
         )
+        self._tun = tun_of(config)
         self._kernel = Kernel(config.tun.name)
         self._enforcement = Enforcement(config, config.tun.name, self._kernel.site_networks)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel, self._events)
@@ -107,9 +112,16 @@ class ControlPlane:
             from gateway.control.metrics import Metrics  # noqa: PLC0415 - loaded before the drop
 
             Metrics(self._config, self._status, self._events)
+        pools = () if self._config.users is None else self._config.users.pool
+        if self._config.users is not None:
+            from gateway.control.people import People  # noqa: PLC0415 - loaded before the drop
+
+            users = self._credentials.users
+            self._peers.people = People.open(self._peers, users, self._enforcement)
+            self._background(self._peers.people.follow())
         peers = self._config.peers.values()
         await self._kernel.start(
-            self._config.tun, [prefix for peer in peers for prefix in peer.prefixes]
+            self._tun, [prefix for peer in peers for prefix in peer.prefixes], pools
         )
         await self._enforcement.start()  # before anybody has a session, and so a route
         self._leash.setblocking(False)
@@ -119,7 +131,7 @@ class ControlPlane:
         self._background(self._certificates.run())
         if listening is not None:
             self._background(self._server.run(listening))
-        for peer in self._peers.all.values():
+        for peer in tuple(self._peers.all.values()):
             self._dialling.start(peer)
         self._warn_about_our_name()
         log.info("control plane ready, pid %d, uid %d", os.getpid(), os.getuid())
@@ -232,9 +244,16 @@ class ControlPlane:
             case admin.Health():
                 return {"ready": self._dataplane.ready}
             case admin.Connect(name):
-                await self._peers.connect(self._peer(name))
+                peer = self._peer(name)
+                if isinstance(peer, Device):
+                    raise GatewayError(f"{name} logs in by itself; there is nothing to dial")
+                await self._peers.connect(peer)
             case admin.Disconnect(name):
-                await self._peers.disconnect(self._peer(name))
+                peer = self._peer(name)
+                if isinstance(peer, Device):  # who may log in may do so again
+                    await self._peers.part(peer, "by command")
+                else:
+                    await self._peers.disconnect(peer)
             case admin.Rekey(name, suite):
                 suites = (suite,) if suite is not None else ()
                 return dict(await self._peers.rekey(self._peer(name), suites))
@@ -266,7 +285,7 @@ class ControlPlane:
 
     async def _status(self) -> dict[str, Any]:
         peers = await self._peers.status()
-        tun = self._config.tun
+        tun = self._tun
         return {
             "name": self._config.name,
             "version": __version__,
@@ -287,6 +306,7 @@ class ControlPlane:
             "peers": peers,
             "drops": dict(self._dataplane.drops),
             "handshakes": dict(self._server.outcomes),
+            "users": None if self._peers.people is None else self._peers.people.status(),
             "policy": await self._policy(),
         }
 
@@ -302,3 +322,13 @@ class ControlPlane:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = error
             self._stopping.set()
+
+
+def tun_of(config: Config) -> Tun:
+    """The TUN as it must be: with our own address of each pool, alone, so that no route comes."""
+    users, tun = config.users, config.tun
+    if users is None:
+        return tun
+    known = {address.ip for address in tun.addresses}
+    own = [ip_interface(one) for one in Pool(users.pool).own if one not in known]
+    return msgspec.structs.replace(tun, addresses=(*tun.addresses, *own))

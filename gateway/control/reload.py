@@ -177,14 +177,15 @@ class Reload:
         """From here on the new configuration holds. Nothing waits, nothing fails."""
         peers = self._peers
         peers.config = new
-        peers.dataplane.names = frozenset(new.peers) | frozenset(changes.removed)
         for name, config in new.peers.items():
             if name in changes.added:
-                peers.all[name] = Peer(config, trusts[name], new.timers)
-                peers.paths.add(name)
+                peers.add(Peer(config, trusts[name], new.timers))
             peer = peers.all[name]
             peer.config, peer.trust = config, trusts[name]
+        for peer in peers.all.values():
             peer.set_timers(new.timers)
+        if peers.people is not None:
+            peers.people.change()
 
     async def _follow(self, changes: Changes) -> None:
         """Bring what runs in line with the configuration."""
@@ -193,10 +194,8 @@ class Reload:
             peer = peers.all[name]
             await peers.disconnect(peer, "removed from the configuration")
             await self._dialling.stop(peer)
-            del peers.all[name]
-            peers.paths.remove(name)
+            peers.remove(name)
             await peers.dataplane.forget(name)
-        peers.dataplane.names = frozenset(peers.all)
         for name, keys in changes.changed.items():
             peer = peers.all[name]
             if "trust" in keys:
@@ -208,8 +207,8 @@ class Reload:
             self._dialling.start(peers.all[name])
         await peers.forwarding.tell_all()
         await peers.forwarding.route_all()
-        for name in changes.changed:
-            await self._leave_suite(peers.all[name])
+        for peer in tuple(peers.all.values()):
+            await self._leave_suite(peer)
 
     async def _leave_suite(self, peer: Peer) -> None:
         """A session whose suite is not allowed any more gets another, or ends."""

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.control.admission import Caller
     from gateway.control.dataplane import DataPlane
-    from gateway.control.events import Detail
     from gateway.control.peer import Peer
     from gateway.control.peers import Peers
     from gateway.identity import Identity
@@ -301,7 +300,7 @@ class Server:
         """Count it, and tell it. `user`: who the caller says they are."""
         self.outcomes[code] += 1
         kind, who = Kind.REFUSED, host
-        details: dict[str, Detail] = {"address": host, "code": code}
+        details = {"address": host, "code": code}
         if user is not None and self._peers.people is not None:
             self._peers.people.outcomes[code] += 1
             kind, who, details["user"] = Kind.LOGIN_REFUSED, f"{user} at {host}", user

@@ -33,7 +33,7 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv6Interface, IPv6Network, ip_interface, ip_network
 from socket import AF_INET, AF_INET6, AF_UNIX
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
@@ -82,40 +82,47 @@ class Kernel:
         self._index = 0
         self._netlink: Any = None
         self._lock = asyncio.Lock()
+        self._pools: frozenset[Network] = frozenset()
         self._routes: set[Network] = set()
         self._barriers: set[Network] = set()
         self._old_barriers: set[Network] = set()  # a predecessor's blackholes
         self._addresses: set[Interface] = set()
         self._raised_link = False
 
-    async def start(self, tun: Tun, prefixes: Iterable[Network]) -> None:
-        """Link up, addresses, a barrier for each prefix, and no debris of a predecessor.
+    async def start(
+        self, tun: Tun, prefixes: Iterable[Network], pools: Iterable[Network] = ()
+    ) -> None:
+        """Link up, addresses, a barrier for each prefix and pool, and no debris of a predecessor.
 
-        Its routes stay where they lead to one of the prefixes: a data plane that outlived it still
-        moves packets through them. `set_routes` decides about those.
+        Its routes stay where they lead to one of the prefixes, or into a pool: a data plane that
+        outlived it still moves packets through them. `set_routes` decides about those.
         """
         async with self._lock:
             self._netlink = AsyncIPRoute()
-            wanted = set(prefixes)
+            self._pools = frozenset(pools)
+            wanted = set(prefixes) | self._pools
             was_up = await self._find_link()
             routes = await self._list_routes()
             self._refuse_conflicts(routes, wanted)  # before anything is changed
             self._adopt(routes)
             await self._set_link(tun.mtu, was_up=was_up)
             await self._set_addresses(set(tun.addresses))
-            await self._change_routes(remove=self._routes - wanted)
+            await self._change_routes(remove=self._astray(wanted))
             await self._change_barriers(
                 add=wanted - self._barriers,
                 remove=(self._barriers | self._old_barriers) - wanted,
             )
 
     async def cover(self, prefixes: Iterable[Network]) -> None:
-        """Have what leads to these prefixes die here when it has no tunnel, and to no others."""
+        """Have what leads to these prefixes die here when it has no tunnel, and to no others.
+
+        The pools stay covered.
+        """
         async with self._lock:
-            wanted = set(prefixes)
+            wanted = set(prefixes) | self._pools
             added = wanted - self._barriers
             self._refuse_conflicts(await self._list_routes(), added)
-            await self._change_routes(remove=self._routes - wanted)
+            await self._change_routes(remove=self._astray(wanted))
             await self._change_barriers(
                 add=added, remove=(self._barriers | self._old_barriers) - wanted
             )
@@ -278,6 +285,17 @@ class Kernel:
         }
         self._barriers = {route.prefix for route in ours if route.type == UNREACHABLE}
         self._old_barriers = {route.prefix for route in ours if route.type == BLACKHOLE}
+
+    def _astray(self, wanted: AbstractSet[Network]) -> set[Network]:
+        """Routes of ours to none of these, and to no part of a pool."""
+        return {
+            route
+            for route in self._routes - wanted
+            if not any(
+                route.version == pool.version and route.subnet_of(cast("Any", pool))
+                for pool in self._pools
+            )
+        }
 
     def _refuse_conflicts(self, routes: list[Route], wanted: set[Network]) -> None:
         """A foreign route to the same prefix that wins over ours would bypass the tunnel."""
