@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import __version__, pki_commands
 from gateway.access.arguments import access
+from gateway.client import arguments
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -59,9 +60,17 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "run a gateway in the foreground (root)")
     _config_option(run)
     _socket_option(run)
-    run.add_argument(
-        "--log-format", choices=("text", "json"), default="text", help="default: %(default)s"
+    _log_option(run)
+
+    client = commands.add_parser(
+        "client",
+        help=arguments.DOES,
+        description=arguments.MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    arguments.add(client, _client)
+    _socket_option(client)
+    _log_option(client)
 
     check = _command(commands, "check", _check, "check a config and the files it names")
     _config_option(check)
@@ -158,13 +167,28 @@ def _socket_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _log_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="default: %(default)s"
+    )
+
+
 def _run(options: argparse.Namespace) -> int:
     from gateway import config, supervisor
+    from gateway.client import commands
     from gateway.control.admin import socket_path
 
-    return supervisor.run(
-        config.load(options.config), socket_path(options.socket), options.log_format
-    )
+    loaded, socket = config.load(options.config), socket_path(options.socket)
+    if loaded.role == "client":
+        return commands.run(loaded, socket, options.log_format)
+    return supervisor.run(loaded, socket, options.log_format)
+
+
+def _client(options: argparse.Namespace) -> int:
+    from gateway.client import commands
+    from gateway.control.admin import socket_path
+
+    return commands.client(options, socket_path(options.socket))
 
 
 def _shell(options: argparse.Namespace) -> int:

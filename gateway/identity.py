@@ -319,7 +319,7 @@ def check_connection(tls: ssl.SSLObject | ssl.SSLSocket) -> None:
 
 
 def authenticate(
-    name: str,
+    name: str | None,
     trust: Trust,
     tls: ssl.SSLObject | ssl.SSLSocket,
     now: datetime,
@@ -329,7 +329,7 @@ def authenticate(
     """Return the SHA-256 of the peer's certificate if it is the `kind` `name`, else `Refused`.
 
     Dialling: call it before a byte is written. Listening: call it with the name from hello and with
-    what our configuration says about that name.
+    what our configuration says about that name. None: a pin alone says who it is.
     """
     check_connection(tls)
     der = tls.getpeercert(binary_form=True)
@@ -359,7 +359,9 @@ def authenticate(
             "not-yet-valid", "the peer's certificate is not valid yet; compare the clocks"
         )
 
-    if uris != [uri(kind, name)] and (uris or isinstance(trust, Authority)):
+    if name is None and not isinstance(trust, Authority):
+        return sha256(der).digest()
+    if uris != [uri(kind, name or "")] and (uris or isinstance(trust, Authority)):
         found = ", ".join(repr(one[:80]) for one in uris[:3]) or "nobody"
         raise Refused("wrong-name", f"the peer's certificate names {found}, not {kind} {name!r}")
     # Last: `revoked` says that it is this peer's own.

@@ -195,33 +195,46 @@ def _become_owner(folder: Path, *, create: bool) -> None:
     """
     root = os.geteuid() == 0
     made = f"install -d -m 0700 -o {CONTROL_UID} -g {CONTROL_UID} {folder}"
+    if create:
+        try:
+            _make_folder(folder, root=root)
+        except OSError as error:
+            whose = f" for uid {CONTROL_UID}" if root else ""
+            raise GatewayError(
+                f"{folder}: cannot be made{whose}: {error.strerror}; make it where you may: {made}"
+            ) from None
     if root:
-        if create:
-            try:
-                _give_folder(folder)
-            except OSError as error:
-                raise GatewayError(
-                    f"{folder}: cannot be made for uid {CONTROL_UID}: {error.strerror};"
-                    f" make it where you may: {made}"
-                ) from None
         drop_to(CONTROL_UID, CONTROL_UID)
-    elif create and not folder.exists():
-        with contextlib.suppress(OSError):  # told of below
-            folder.mkdir(mode=0o700)
-    if (create or folder.exists()) and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        what = f"give it a folder of its own: {made}" if root else "run this as root"
-        raise GatewayError(f"{folder}: uid {os.geteuid()} may not read and write there; {what}")
-
-
-def _give_folder(folder: Path) -> None:
-    """Make it, or take an empty one of root's, and give it away; what is in use stays as it is."""
     try:
-        folder.mkdir(mode=0o700, parents=True)
+        folder.stat()
+    except FileNotFoundError:
+        return  # and so is the database missing
+    except OSError:
+        usable = False
+    else:
+        usable = os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+    if not usable:
+        todo = f"give it a folder of its own: {made}" if root else "run this as root"
+        raise GatewayError(f"{folder}: uid {os.geteuid()} may not read and write there; {todo}")
+
+
+def _make_folder(folder: Path, *, root: bool) -> None:
+    """Make it where it is missing. Root gives it away, and an empty one of its own, too."""
+    try:
+        folder.mkdir(mode=0o700, parents=root)
+        new = True
     except FileExistsError:
-        if not folder.is_dir() or folder.stat().st_uid != 0 or any(folder.iterdir()):
+        if not root or not folder.is_dir() or folder.stat().st_uid != 0 or any(folder.iterdir()):
             return
-    folder.chmod(0o700)
-    os.chown(folder, CONTROL_UID, CONTROL_UID, follow_symlinks=False)
+        new = False
+    if root:
+        try:
+            folder.chmod(0o700)
+            os.chown(folder, CONTROL_UID, CONTROL_UID, follow_symlinks=False)
+        except OSError:
+            if new:
+                folder.rmdir()
+            raise
 
 
 def _password(options: argparse.Namespace) -> str:

@@ -15,6 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import GatewayError
+from gateway.system.privileges import CONTROL_UID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,8 +139,12 @@ class Database:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        if not os.access(self.path, os.F_OK):
-            raise self._missing() if self._reachable() else self._failed(PermissionError())
+        try:
+            self.path.stat()  # SQLite would say the same of each mistake
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._missing() from None
+        except OSError as error:
+            raise self._failed(error) from None
         try:
             connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode=rw",
@@ -176,15 +181,16 @@ class Database:
             connection.execute(f"PRAGMA application_id={APPLICATION}")
             connection.execute(f"PRAGMA user_version={SCHEMA}")
 
-    def _reachable(self) -> bool:
-        return os.access(self.path.parent, os.X_OK) or not self.path.parent.exists()
-
     def _missing(self) -> DatabaseError:
         return DatabaseError(f"{self.path}: no users yet; add one with: gateway user add NAME")
 
     def _failed(self, error: Exception) -> DatabaseError:
+        uid = os.geteuid()
         if isinstance(error, PermissionError) or not os.access(self.path, os.R_OK | os.W_OK):
-            why = f"uid {os.geteuid()} may not read and write it; run this as root"
+            todo = f"chown {uid}:{uid} it" if uid == CONTROL_UID else "run this as root"
+            why = f"uid {uid} may not read and write it; {todo}"
+        elif "not a database" in str(error) or "malformed" in str(error):
+            why = f"{error}; move it away and put your copy there, or add the users again"
         else:
             why = f"cannot be used: {error}"
         return DatabaseError(f"{self.path}: {why}")

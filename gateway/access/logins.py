@@ -3,7 +3,7 @@
 What a stranger hears is the same, and takes the same time, for a name that nobody has and for a
 wrong password. Everything else is told only to who knows the password.
 
-Argon2 takes 0.2 s of a CPU. It runs in two threads of low priority: the event loop goes on, and the
+Argon2 takes 0.1 s of a CPU. It runs in two threads of low priority: the event loop goes on, and the
 data planes keep their CPU. More logins wait for a thread.
 
 Not here: how many devices and which address (control/), how long a stranger may take (admission).

@@ -92,8 +92,7 @@ class Users:
 
         `cost`: of a password from now on; default: `passwords.COST`.
         """
-        passwords = Passwords() if cost is None else Passwords(cost)
-        return cls(Database(path, create=create), passwords)
+        return cls(Database(path, create=create), Passwords(cost))
 
     def close(self) -> None:
         """Close the file."""

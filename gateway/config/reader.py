@@ -229,7 +229,7 @@ class Reader:
         """What no key can be blamed for alone."""
         if config.role == "gateway":
             self._gateway(config)
-        if config.name in config.peers:
+        if config.role == "gateway" and config.name in config.peers:
             raise self.error(f"peers.{config.name}", "is this gateway's own name")
         if config.identity.ca is None:
             for peer in config.peers.values():

@@ -33,6 +33,8 @@ class Forwarding:
         self._told: dict[Network, str | None] = {}  # its route table
         self._telling = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None  # tells it a table that is not read yet
+        self.excepted: set[Network] = set()
+        """What has a way of its own beside every tunnel: a client's gateway, host by host."""
 
     # --- A data plane comes or goes --------------------------------------------------------------
 
@@ -153,6 +155,7 @@ class Forwarding:
         for ours in own - table.keys():
             if any(ours.version == prefix.version and _covers(prefix, ours) for prefix in table):
                 table[ours] = None
+        table |= dict.fromkeys(self.excepted)
         await self._peers.dataplane.set_routes(
             (str(prefix), name) for prefix, name in table.items()
         )

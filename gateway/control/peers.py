@@ -295,6 +295,8 @@ class Peers:
     def _refuse_loop(self, session: Session) -> None:
         """Datagrams to an endpoint behind the tunnel would be routed into it, for ever."""
         endpoint = session.endpoint.numeric
+        if endpoint in {alone.network_address for alone in self.forwarding.excepted}:
+            return
         for peer in self.all.values():
             for prefix in peer.config.prefixes:
                 if endpoint is not None and endpoint in prefix:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import time
+from functools import partial
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from gateway import __version__, link
 from gateway.access.pool import Pool
 from gateway.control import admin
 from gateway.control.certificates import Certificates
+from gateway.control.client import ClientSide, LoginRefusedError
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.dialling import Dialling
 from gateway.control.enforcement import Enforcement
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from collections.abc import Set as AbstractSet
 
+    from gateway.client.vault import Vault
     from gateway.config import Config, Tun
     from gateway.control.peer import Peer
     from gateway.credentials import Credentials
@@ -57,7 +60,20 @@ class LinkBrokenError(Exception):
 class ControlPlane:
     """Owns the peers, their channels, the kernel's routes and the admin socket."""
 
-    def __init__(self, config: Config, credentials: Credentials, leash: socket.socket) -> None:
+    def __init__(
+        self,
+        config: Config,
+        credentials: Credentials,
+        leash: socket.socket,
+        vault: Vault | None = None,
+    ) -> None:
+        """`vault`: what we log in with, if we are a client."""
+        self._kernel = Kernel(config.tun.name)
+        self._client: ClientSide | None = None
+        if vault is not None:
+            tell = partial(link.say_resolvers, leash)
+            self._client = ClientSide(config, vault, self._kernel, tell)
+            config = self._client.config
         self._config = config
         self._credentials = credentials
         self._leash = leash
@@ -80,10 +96,11 @@ class ControlPlane:
             broken=self._link_broken,
         )
         self._tun = tun_of(config)
-        self._kernel = Kernel(config.tun.name)
         self._enforcement = Enforcement(config, config.tun.name, self._kernel.site_networks)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel, self._events)
-        self._dialling = Dialling(credentials, self._dataplane, self._peers, self._background)
+        self._dialling = Dialling(
+            credentials, self._dataplane, self._peers, self._background, self._client
+        )
         self._certificates = Certificates(credentials, self._peers, self._events)
         self._reload = Reload(
             self._peers,
@@ -120,9 +137,12 @@ class ControlPlane:
             self._peers.people = People.open(self._peers, users, self._enforcement)
             self._background(self._peers.people.follow())
         peers = self._config.peers.values()
-        await self._kernel.start(
-            self._tun, [prefix for peer in peers for prefix in peer.prefixes], pools
-        )
+        prefixes = [prefix for peer in peers for prefix in peer.prefixes]
+        if self._client is not None:
+            prefixes += self._client.closed
+        await self._kernel.start(self._tun, prefixes, pools)
+        if self._client is not None:
+            await self._client.start(self._peers)
         await self._enforcement.start()  # before anybody has a session, and so a route
         self._leash.setblocking(False)
         asyncio.get_running_loop().add_reader(self._leash, self._order)
@@ -136,6 +156,8 @@ class ControlPlane:
         self._warn_about_our_name()
         log.info("control plane ready, pid %d, uid %d", os.getpid(), os.getuid())
         await self._stopping.wait()
+        if isinstance(self._failure, LoginRefusedError):
+            await self._stop()
         if self._failure is not None:
             raise self._failure
         if self._clean:
@@ -144,6 +166,8 @@ class ControlPlane:
         return link.START_ANEW if self._renewed else 0
 
     def _warn_about_our_name(self) -> None:
+        if self._client is not None:
+            return  # a user; the gateway says whether it wants a certificate at all
         ours = uri("gateway", self._config.name)
         if (uris := self._credentials.identity.uris) and ours not in uris:
             log.warning(
@@ -163,6 +187,8 @@ class ControlPlane:
         finally:
             try:
                 await self._kernel.clean()
+                if self._client is not None:
+                    await self._client.clean(refused=self._failure is not None)
                 await self._enforcement.clean()  # when nothing leads to a user any more
             finally:
                 self._dataplane.stop()
@@ -257,6 +283,8 @@ class ControlPlane:
             case admin.Rekey(name, suite):
                 suites = (suite,) if suite is not None else ()
                 return dict(await self._peers.rekey(self._peer(name), suites))
+            case admin.Reload() if self._client is not None:
+                raise GatewayError("a client reads its file when it starts; stop and start it")
             case admin.Reload(text, files, others):
                 async with self._reloading:
                     changes = await self._reload.apply(text, files, frozenset(others))
@@ -285,7 +313,7 @@ class ControlPlane:
 
     async def _status(self) -> dict[str, Any]:
         peers = await self._peers.status()
-        tun = self._tun
+        tun = tun_of(self._peers.config)
         return {
             "name": self._config.name,
             "version": __version__,
@@ -304,6 +332,7 @@ class ControlPlane:
                 "addresses": [str(address) for address in tun.addresses],
             },
             "peers": peers,
+            "client": None if self._client is None else await self._client.status(),
             "drops": dict(self._dataplane.drops),
             "handshakes": dict(self._server.outcomes),
             "users": None if self._peers.people is None else self._peers.people.status(),

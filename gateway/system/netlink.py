@@ -127,6 +127,11 @@ class Kernel:
                 add=added, remove=(self._barriers | self._old_barriers) - wanted
             )
 
+    async def set_addresses(self, tun: Tun) -> None:
+        """Have these addresses, and of ours no others: a client's come with its login."""
+        async with self._lock:
+            await self._set_addresses(set(tun.addresses))
+
     async def own_networks(self) -> set[Network]:
         """What is ours: the TUN's addresses, and the networks that other interfaces are on."""
         async with self._lock:
@@ -190,6 +195,18 @@ class Kernel:
             finally:
                 self._netlink.close()
                 self._netlink = None
+
+    async def clean_debris(self) -> None:
+        """Remove what one that was killed left, with or without its TUN."""
+        async with self._lock:
+            self._netlink = AsyncIPRoute()
+            found = await self._ask(
+                "look it up", self._netlink.link("get", ifname=self._tun), tolerate={errno.ENODEV}
+            )
+            if found:
+                self._index = found[0]["index"]
+                await self._set_addresses(set())
+        await self.clean()
 
     async def _clean_routes(self) -> None:
         await self._change_routes(remove=set(self._routes))
