@@ -78,6 +78,11 @@ class Laptop:
         name = [] if {"--name", "--pin"} & {*words} else ["--name", "gw-a"]
         return [*argv, *trust, *name, *words]
 
+    def with_certificate(self, user: str) -> list[str]:
+        """Return the same for a user with a certificate, which `put` wrote here."""
+        files = ("--certificate", f"{FOLDER}/{user}.crt", "--key", f"{FOLDER}/{user}.key")
+        return self.dial(user, *files)
+
     def attempt(self, argv: Sequence[str], *lines: str) -> Completed:
         """Run a client that will be refused, to its end."""
         stdin = "".join(f"{line}\n" for line in lines)
