@@ -1,43 +1,81 @@
-"""Send packets with scapy, one for each word, from whatever address one likes.
+"""Send packets that scapy built, one for each word, from whatever address one likes.
 
-    python -m lab.probes.knock [--wait SECONDS] WORD...
+    python -m lab.probes.knock
 
-A WORD is `PROTOCOL/PORT/TARGET` or `PROTOCOL/PORT/TARGET/SOURCE`; protocols are tcp (a SYN), udp
-and icmp (an echo request; its port is 0). Line: by word what came back: "answer", "prohibited"
-(ICMP says that a policy forbids it), "unreachable" (another complaint) or null.
+Says that it is ready, then reads lines of words from standard input until its end. A word is
+`PROTOCOL/PORT/TARGET` or `PROTOCOL/PORT/TARGET/SOURCE`; protocols are tcp (a SYN), udp and icmp (an
+echo request; its port is 0). For each line it prints one: by word what came back within half a
+second: "answer", "prohibited" (ICMP says that a policy forbids it), "unreachable" (another
+complaint) or null. The kernel routes what is sent, as it does any program's.
 """
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import random
-from typing import Any
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
 
-from scapy.config import conf
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, IPv6
 from scapy.packet import Raw
-from scapy.sendrecv import sr
 
 from lab.probes.lines import say
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_WAIT = 0.5  # s for answers, after the last packet
+_ALL = 0x0003  # ETH_P_ALL, linux/if_ether.h
+_KINDS = {0x0800: IP, 0x86DD: IPv6}  # by Ethernet type
 _PROHIBITED = {9, 10, 13}  # ICMP type 3, RFC 1812 5.2.7.1: administratively prohibited
 _PROHIBITED6 = 1  # ICMPv6 type 1, RFC 4443 3.1
 
 
 def main() -> None:
-    """Send them all, then wait once."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("words", nargs="+")
-    parser.add_argument("--wait", type=float, default=0.5)
-    arguments = parser.parse_args()
-    conf.verb = 0
-    words = list(dict.fromkeys(arguments.words))
-    first = random.randint(20_000, 50_000)  # noqa: S311 - only to tell runs apart
-    packets = [packet(word, first + i) for i, word in enumerate(words)]
-    answered, _ = sr(packets, timeout=arguments.wait, inter=0.002, retry=0)
-    came = {_mark(sent): meaning(answer) for sent, answer in answered}
-    say(**{word: came.get(_mark(sent)) for word, sent in zip(words, packets, strict=True)})
+    """Knock line by line."""
+    numbers = itertools.count(random.randint(20_000, 50_000))  # noqa: S311 - tells runs apart
+    raw = {
+        4: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
+        6: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW),
+    }
+    say(ready=True)
+    for line in sys.stdin:
+        words = list(dict.fromkeys(line.split()))
+        packets = [packet(word, next(numbers)) for word in words]
+        answers = knock(raw, packets)
+        said = {word: answers.get(i) for i, word in enumerate(words)}
+        say(**said)
+
+
+def knock(raw: dict[int, socket.socket], packets: Sequence[Any]) -> dict[int, str]:
+    """Send packets and return what came back, by their places."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ALL)) as listening:
+        for one in packets:
+            version = 6 if IPv6 in one else 4
+            raw[version].sendto(bytes(one), (one.dst, 0))
+            time.sleep(0.002)  # a burst is not the claim
+        found: dict[int, str] = {}
+        deadline = time.monotonic() + _WAIT
+        while len(found) < len(packets) and (left := deadline - time.monotonic()) > 0:
+            listening.settimeout(left)
+            try:
+                data, (_, kind, *_) = listening.recvfrom(1 << 16)
+            except TimeoutError:
+                break
+            if kind in _KINDS:
+                answer = _KINDS[kind](data)
+                for place, sent in enumerate(packets):
+                    if place not in found and answers(answer, sent):
+                        found[place] = meaning(answer)
+    return found
+
+
+def answers(answer: Any, sent: Any) -> bool:
+    """Say whether one packet answers another, in scapy's judgement."""
+    return answer.hashret() == sent.hashret() and bool(answer.answers(sent))
 
 
 def packet(word: str, mine: int) -> Any:
@@ -63,14 +101,6 @@ def meaning(answer: Any) -> str:
     if ICMPv6DestUnreach in answer:
         return "prohibited" if answer[ICMPv6DestUnreach].code == _PROHIBITED6 else "unreachable"
     return "answer"
-
-
-def _mark(sent: Any) -> int:
-    """Return what tells a packet of ours from the others: the number that `packet` was given."""
-    for layer, field in ((TCP, "sport"), (UDP, "sport"), (ICMP, "id"), (ICMPv6EchoRequest, "id")):
-        if layer in sent:
-            return int(getattr(sent[layer], field))
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A user logs in with a password and reaches exactly what the group allows, and nothing else.
 
 Set-up   something that answers on several ports of host-a; sniffers on host-a's LAN, on host-b and
-         on web; in the laptop routes through the tunnel to whatever it should not reach.
+         on web. All of the laptop's traffic goes into the tunnel, so that gw-a alone decides.
 Act      alice logs in from `roadwarrior`. Ordinary programs call all that her group may; scapy
          tries, packet by packet, what it may not: ports and protocols of host-a, a neighbour of it,
          gw-a itself, host-b behind the other site, web.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.checks.base import PROBE_START, parse_ping
 from lab.users.configuration import PORTS, STAFF, addresses, allowed_words, denied_words, elsewhere
-from lab.users.packets import calls, knock, of_words, strangers, through_tunnel
+from lab.users.packets import Knocker, calls, of_words, strangers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -45,7 +45,8 @@ def run(stage: Stage, findings: Findings) -> None:
             stack.enter_context(probe)
         for probe in (answering, *sniffers.values()):
             probe.json(PROBE_START)
-        stack.enter_context(laptop.login(laptop.dial(USER), stage.passwords[USER]))
+        dial = laptop.dial(USER, "--full-tunnel")
+        stack.enter_context(laptop.login(dial, stage.passwords[USER]))
         mine = laptop.addresses()
         text = f"{USER} logged in from {laptop.name}, tunnel addresses {_list(mine.values())}"
         findings.expect(set(mine) == {4, 6}, text, addresses=mine)
@@ -58,13 +59,12 @@ def run(stage: Stage, findings: Findings) -> None:
             f"{far}, behind the other site": list(elsewhere(addresses(stage.far))),
             f"{web}, beyond the exit": list(elsewhere(addresses(stage.web))),
         }
-        targets = {word.split("/")[2] for words in groups.values() for word in words}
-        stack.enter_context(through_tunnel(laptop, targets))
+        scapy = stack.enter_context(Knocker(laptop))
         for what, words in groups.items():
-            _denied(stage, findings, what, words)
+            _denied(stage, findings, scapy, what, words)
         word = f"tcp/8443/{addresses(stage.host)[0]}"
         before = stage.desk.refused()
-        knock(laptop, [word])
+        scapy.knock([word])
         counted = stage.desk.refused() - before
         seen = {name: sniffer.finish() for name, sniffer in sniffers.items()}
     strange = [
@@ -103,10 +103,12 @@ def _allowed(stage: Stage, findings: Findings, mine: Mapping[int, str]) -> None:
         findings.expect(seen.received == 2, f"ping {address}: {seen.text}", **seen.figures)
 
 
-def _denied(stage: Stage, findings: Findings, what: str, words: Sequence[str]) -> None:
+def _denied(
+    stage: Stage, findings: Findings, scapy: Knocker, what: str, words: Sequence[str]
+) -> None:
     """Try what is not allowed; each packet must be counted, and none answered."""
     before = stage.desk.refused()
-    answers = knock(stage.laptops[0], words)
+    answers = scapy.knock(words)
     counted = stage.desk.refused() - before
     answered = [word for word, answer in answers.items() if answer == "answer"]
     told = sum(answer == "prohibited" for answer in answers.values())

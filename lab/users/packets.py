@@ -5,22 +5,41 @@ A word is `PROTOCOL/PORT/ADDRESS` (`lab/probes/knock.py`); a flow is what the sn
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lab.checks.base import PROBE_START
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
 
     from lab.users.laptop import Laptop
 
 
-def knock(laptop: Laptop, words: Sequence[str]) -> dict[str, str | None]:
-    """Send a packet for each word from a laptop, with scapy."""
-    with laptop.engine.probe(laptop.name, "knock", *words) as probe:
-        answers: dict[str, str | None] = probe.json(PROBE_START)
-    return answers
+class Knocker:
+    """A laptop's scapy, at work for as long as a check needs it. A context manager."""
+
+    def __init__(self, laptop: Laptop) -> None:
+        self._probe = laptop.engine.probe(laptop.name, "knock")
+
+    def knock(self, words: Sequence[str]) -> dict[str, str | None]:
+        """Send a packet for each word; return what came back, by word."""
+        self._probe.tell(" ".join(words))
+        answers: dict[str, str | None] = self._probe.json(PROBE_START)
+        return answers
+
+    def __enter__(self) -> Self:
+        self._probe.json(PROBE_START)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._probe.stop()
 
 
 def calls(laptop: Laptop, words: Sequence[str], wait: float = 2.0) -> dict[str, Mapping[str, Any]]:
@@ -28,21 +47,6 @@ def calls(laptop: Laptop, words: Sequence[str], wait: float = 2.0) -> dict[str, 
     with laptop.engine.probe(laptop.name, "call", "--wait", str(wait), *words) as probe:
         answers: dict[str, Mapping[str, Any]] = probe.json(PROBE_START)
     return answers
-
-
-@contextmanager
-def through_tunnel(laptop: Laptop, targets: Collection[str]) -> Iterator[None]:
-    """Lead addresses into the tunnel that no one told the laptop to."""
-    added: list[tuple[str, ...]] = []
-    try:
-        for target in sorted(targets):
-            route = ("route", "replace", target, "dev", "tun0", "metric", "1")
-            laptop.run("ip", "-6" if ":" in target else "-4", *route)
-            added.append(("-6" if ":" in target else "-4", "route", "del", *route[2:]))
-        yield
-    finally:
-        for words in added:
-            laptop.engine.run(laptop.name, ["ip", *words], rights=True)  # or it went with the TUN
 
 
 def strangers(

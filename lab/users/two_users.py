@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lab.checks.base import PROBE_START, side_by_side
 from lab.users.configuration import GUESTS, PORTS, STAFF, allowed_words
-from lab.users.packets import calls, knock, of_words
+from lab.users.packets import Knocker, calls, of_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lab.checks.base import Findings
-    from lab.users.laptop import Laptop
     from lab.users.stage import Stage
 
 NUMBER: Final = 2
@@ -41,7 +40,9 @@ def run(stage: Stage, findings: Findings) -> None:
         stack.enter_context(answering)
         answering.json(PROBE_START)
         for session in side_by_side(
-            lambda laptop, user: laptop.login(laptop.dial(user), stage.passwords[user]),
+            lambda laptop, user: laptop.login(
+                laptop.dial(user, "--full-tunnel"), stage.passwords[user]
+            ),
             stage.laptops,
             [user for user, _ in _USERS],
         ):
@@ -49,8 +50,9 @@ def run(stage: Stage, findings: Findings) -> None:
         mine = [laptop.addresses() for laptop in stage.laptops]
         _differ(stage, findings, mine)
         _rights(stage, findings)
-        _borrow(stage, findings, mine)
-        _each_other(stage, findings, mine)
+        knockers = [stack.enter_context(Knocker(laptop)) for laptop in stage.laptops]
+        _borrow(stage, findings, knockers, mine)
+        _each_other(stage, findings, knockers, mine)
 
 
 def engine_probe(stage: Stage, name: str, *words: str) -> Any:
@@ -95,9 +97,11 @@ def _rights(stage: Stage, findings: Findings) -> None:
         findings.expect(not wrong, text, answered=sorted(open_))
 
 
-def _borrow(stage: Stage, findings: Findings, mine: list[dict[int, str]]) -> None:
+def _borrow(
+    stage: Stage, findings: Findings, knockers: list[Knocker], mine: list[dict[int, str]]
+) -> None:
     """Send with the other's address, where the other may call; then with one's own."""
-    for here, (laptop, (user, group)) in enumerate(zip(stage.laptops, _USERS, strict=True)):
+    for here, (scapy, (user, group)) in enumerate(zip(knockers, _USERS, strict=True)):
         other, others_group = _USERS[1 - here]
         borrowed = [
             f"{word}/{mine[1 - here][6 if ':' in word else 4]}"
@@ -105,7 +109,7 @@ def _borrow(stage: Stage, findings: Findings, mine: list[dict[int, str]]) -> Non
         ]
         own = allowed_words(group, stage.host)
         counted = _dropped(stage, user)
-        seen = _sniffed(stage, laptop, borrowed)
+        seen = _sniffed(stage, scapy, borrowed)
         leaked = of_words(seen, mine[1 - here].values(), _plain(borrowed))
         counted = _dropped(stage, user) - counted
         text = f"{user} sends {len(borrowed)} packets as {other}: {leaked} on the LAN"
@@ -113,19 +117,21 @@ def _borrow(stage: Stage, findings: Findings, mine: list[dict[int, str]]) -> Non
         ok = leaked == 0 and counted == len(borrowed)
         findings.expect(ok, text, leaked=leaked, dropped=counted)
         counted = _dropped(stage, user)
-        seen = _sniffed(stage, laptop, own)
+        seen = _sniffed(stage, scapy, own)
         arrived = of_words(seen, mine[here].values(), own)
         counted = _dropped(stage, user) - counted
         text = f"{user} sends {len(own)} packets as itself: {arrived} on the LAN, {counted} dropped"
         findings.control(arrived >= len(own) and counted == 0, text, arrived=arrived)
 
 
-def _each_other(stage: Stage, findings: Findings, mine: list[dict[int, str]]) -> None:
+def _each_other(
+    stage: Stage, findings: Findings, knockers: list[Knocker], mine: list[dict[int, str]]
+) -> None:
     """Try the other user's own address, from both sides."""
-    for here, (laptop, (user, _)) in enumerate(zip(stage.laptops, _USERS, strict=True)):
+    for here, (scapy, (user, _)) in enumerate(zip(knockers, _USERS, strict=True)):
         words = [f"{word}/{a}" for a in mine[1 - here].values() for word in ("icmp/0", "tcp/8080")]
         before = stage.desk.refused()
-        answers = knock(laptop, words)
+        answers = scapy.knock(words)
         counted = stage.desk.refused() - before
         answered = [word for word, answer in answers.items() if answer == "answer"]
         text = f"{user} tries {_USERS[1 - here][0]}'s address: {len(words)} packets"
@@ -133,11 +139,11 @@ def _each_other(stage: Stage, findings: Findings, mine: list[dict[int, str]]) ->
         findings.expect(counted == len(words) and not answered, text, counted=counted)
 
 
-def _sniffed(stage: Stage, laptop: Laptop, words: list[str]) -> list[dict[str, Any]]:
+def _sniffed(stage: Stage, scapy: Knocker, words: list[str]) -> list[dict[str, Any]]:
     """Knock while a sniffer on host-a listens; return its flows."""
     with engine_probe(stage, "sniffer") as sniffer:
         sniffer.json(PROBE_START)
-        knock(laptop, words)
+        scapy.knock(words)
         flows: list[dict[str, Any]] = sniffer.finish()["flows"]
     return flows
 
