@@ -68,8 +68,8 @@ class Allowance(logging.Filter):
     """So many lines of one kind in a while.
 
     A kind is a place in the code or, for what `control/events.py` tells, a kind of event and its
-    peer. Errors pass, since one may be the last word of a process. Tracebacks are counted all the
-    same: one that does not end anything may come again for as long as a stranger likes.
+    peer or user. Errors pass, since one may be the last word of a process. Tracebacks are counted
+    all the same: one that does not end anything may come again for as long as a stranger likes.
     """
 
     def __init__(
@@ -125,7 +125,8 @@ class Allowance(logging.Filter):
 def _kind(record: logging.LogRecord) -> Kind:
     event = getattr(record, "event", None)
     if event is not None:
-        return (str(event.kind), event.peer)
+        # All devices of a user together: they may have as many names as the user likes.
+        return (str(event.kind), event.peer and event.peer.partition("@")[0])
     return (record.pathname, record.lineno)
 
 

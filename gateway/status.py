@@ -23,14 +23,26 @@ def show(status: dict[str, Any]) -> None:
         f" {tun['name']} {' '.join(tun['addresses'])}, listening on {status['listen']}"
         + (f", certificate {_days(expires)}" if expires is not None else "")
     )
+    users = [peer for peer in status["peers"] if peer.get("kind") == "user"]
+    _gateways(console, [peer for peer in status["peers"] if peer not in users])
+    if status.get("users") is not None:
+        _users(console, users)
+    for peer in status["peers"]:
+        if peer["error"]:
+            console.print(f"{peer['name']}: {peer['error']}", markup=False)
+        _drops(console, f"from {peer['name']}", peer["drops"])
+    _drops(console, "from nobody known", status["drops"])
+
+
+def _gateways(console: Console, peers: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("peer", "state", "control", "data", "endpoint", "suite", "age", "heard"):
         table.add_column(title)
     # Columns that an older gateway does not know are left out.
-    newer = [title for title in NEWER if any(title in peer for peer in status["peers"])]
+    newer = [title for title in NEWER if any(title in peer for peer in peers)]
     for title in (*newer, "in", "out", "lost", "span", "datagram"):
         table.add_column(title.removesuffix("_expires"), justify="right")
-    for peer in status["peers"]:
+    for peer in peers:
         table.add_row(
             peer["name"],
             peer["state"],
@@ -48,11 +60,33 @@ def show(status: dict[str, Any]) -> None:
             str(peer["datagram"] or "-"),
         )
     console.print(table)
-    for peer in status["peers"]:
-        if peer["error"]:
-            console.print(f"{peer['name']}: {peer['error']}", markup=False)
-        _drops(console, f"from {peer['name']}", peer["drops"])
-    _drops(console, "from nobody known", status["drops"])
+
+
+def _users(console: Console, devices: list[dict[str, Any]]) -> None:
+    """One short line a device: there may be many."""
+    people = len({device["user"] for device in devices})
+    console.print(f"\nusers: {people} with {len(devices)} devices" if people else "\nusers: none")
+    if not devices:
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("user@device", "state", "control", "addresses", "groups", "endpoint"):
+        table.add_column(title, overflow="fold")
+    for title in ("age", "heard", "in", "out"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for device in sorted(devices, key=lambda one: str(one["name"])):
+        table.add_row(
+            device["name"],
+            device["state"],
+            device["control"],
+            " ".join(device["addresses"]),
+            " ".join(device["groups"]) or "-",
+            device["endpoint"] or "-",
+            _age(device["age"]),
+            _age(device["heard"]),
+            _size(device["rx_bytes"]),
+            _size(device["tx_bytes"]),
+        )
+    console.print(table)
 
 
 def show_policy(policy: dict[str, Any] | None) -> None:

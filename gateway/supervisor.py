@@ -305,7 +305,7 @@ class Supervisor:
         plane.restart_at = now if good else now + plane.pause
         if asked:
             log.info("control plane ended for its new certificate; starting it anew")
-            return False
+            return None
         log.error("%s plane ended (%s); starting it anew", plane.name, _how(status))
         self._ready_at = None
         self._notifier.tell(STATUS=f"the {plane.name} plane ended; starting it anew")

@@ -85,6 +85,11 @@ class Events:
         for watcher in tuple(self._watchers):
             watcher(event)
 
+    def forget(self, peer: str) -> None:
+        """Count nothing of a peer that is gone: users' devices come and go."""
+        for kind in Kind:
+            self.counts.pop((kind, peer), None)
+
     def watch(self, watcher: Callable[[Event], None]) -> Callable[[], None]:
         """Call it for each event from now on; what is returned ends that."""
         self._watchers.add(watcher)

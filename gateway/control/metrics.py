@@ -213,6 +213,14 @@ def _of_gateway(
     for outcome, count in status["handshakes"].items():
         handshakes.add_metric([outcome], count)
     yield handshakes
+    if (users := status.get("users")) is not None:
+        yield GaugeMetricFamily("twosite_users_online", "Users with a session.", users["online"])
+        logins = CounterMetricFamily(
+            "twosite_logins", "Logins, by how they ended; in: with a session.", labels=["outcome"]
+        )
+        for outcome, count in users["logins"].items():
+            logins.add_metric([outcome], count)
+        yield logins
     events = CounterMetricFamily(
         "twosite_events", "What `gateway watch` shows, by kind.", labels=["kind", "peer"]
     )

@@ -74,7 +74,7 @@ class People:
     ) -> None:
         """`authority`: the CA that vouches for users' certificates, if there is one."""
         self._peers = peers
-        self._authority = authority
+        self.authority = authority
         self._users = users
         self._logins = logins
         self._pool = pool
@@ -110,6 +110,11 @@ class People:
         """Everybody who is here, or about to be."""
         return [peer for peer in self._peers.all.values() if isinstance(peer, Device)]
 
+    def find(self, name: str) -> Device | None:
+        """The device of this name, if it is here."""
+        found = self._peers.get(name)
+        return found if isinstance(found, Device) else None
+
     # --- Who is it? ------------------------------------------------------------------------------
 
     def identify(self, name: str, tls: ssl.SSLObject) -> bytes:
@@ -118,9 +123,9 @@ class People:
         der, wanted = tls.getpeercert(binary_form=True), self.settings.certificate
         if wanted == "off" or (der is None and wanted == "optional"):
             return NO_CERTIFICATE if der is None else sha256(der).digest()
-        if self._authority is None:
+        if self.authority is None:
             raise Refused("untrusted", "this gateway has no CA to judge users' certificates by")
-        return authenticate(name, self._authority, tls, datetime.now(UTC), kind="user")
+        return authenticate(name, self.authority, tls, datetime.now(UTC), kind="user")
 
     @contextmanager
     def visit(self, name: str, channel: Channel) -> Iterator[Visit]:
@@ -167,8 +172,7 @@ class People:
         if self._peers.get(name) is None:
             await self._make_room(user.name)
         # Nothing waits from here on: two devices of one user must not both take the last place.
-        here = self._peers.get(name)
-        if isinstance(here, Device):
+        if (here := self.find(name)) is not None:
             here.visits += 1
             here.wanted = True
             return here
@@ -293,6 +297,7 @@ class People:
         except (GatewayError, DataPlaneError) as error:
             log.error("peer %s: %s", device.name, error)
         await self._peers.dataplane.forget(device.name)
+        self._peers.events.forget(device.name)
         self._pool.give_back(device.user, device.device)
 
     # --- A control plane or a configuration before us --------------------------------------------

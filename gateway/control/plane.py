@@ -133,8 +133,8 @@ class ControlPlane:
         if self._config.users is not None:
             from gateway.control.people import People  # noqa: PLC0415 - loaded before the drop
 
-            authority = self._credentials.authority
-            self._peers.people = People.open(self._peers, authority, self._enforcement)
+            users = self._credentials.authority
+            self._peers.people = People.open(self._peers, users, self._enforcement)
             self._background(self._peers.people.follow())
         peers = self._config.peers.values()
         prefixes = [prefix for peer in peers for prefix in peer.prefixes]

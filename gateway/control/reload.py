@@ -185,6 +185,7 @@ class Reload:
         for peer in peers.all.values():
             peer.set_timers(new.timers)
         if peers.people is not None:
+            peers.people.authority = self._credentials.authority
             peers.people.change()
 
     async def _follow(self, changes: Changes) -> None:

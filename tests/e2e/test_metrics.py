@@ -51,6 +51,7 @@ class Scraped:
             "ready": True, "uptime": 61.5, "certificate_expires": 864_000,
             "planes": {"data": {"pid": self.pid}},
             "peers": self.rows, "drops": {"malformed": 4}, "handshakes": {"tls": 5},
+            "users": {"online": 3, "logins": {"in": 4, "banned": 1}},
         }  # fmt: skip
 
     def scrape(self) -> dict[tuple[str, ...], float]:
@@ -104,6 +105,9 @@ def test_each_figure_has_its_metric() -> None:
         assert found["twosite_drops_total", "gw-b", "replay"] == 3
         assert found["twosite_drops_total", "", "malformed"] == 4
         assert found["twosite_handshakes_total", "tls"] == 5
+        assert found["twosite_users_online",] == 3
+        assert found["twosite_logins_total", "in"] == 4
+        assert found["twosite_logins_total", "banned"] == 1
         assert found["twosite_events_total", "moved", "gw-b"] == 1
         assert found["twosite_events_total", "data-plane", ""] == 1
         assert found["twosite_control_uptime_seconds",] == 61.5

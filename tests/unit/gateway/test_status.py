@@ -60,3 +60,38 @@ def test_columns_of_a_newer_gateway(capsys: pytest.CaptureFixture[str]) -> None:
     assert "dead" in known
     assert "9 min 00 s       3  12.3 ms" in known
     assert "-       -        -  123456" in new
+
+
+def test_fifty_users_are_fifty_short_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    users = [
+        PEER | {
+            "kind": "user", "name": f"user-{number:02}@laptop", "user": f"user-{number:02}",
+            "device": "laptop", "groups": ["staff"] if number else [],
+            "addresses": [f"10.0.8.{2 + number}", f"fd00:8::{2 + number:x}"], "drops": {},
+            "endpoint": "203.0.113.250:55555",
+        }
+        for number in reversed(range(50))
+    ]  # fmt: skip
+    status.show(
+        {"name": "gw-x", "ready": True, "uptime": 61, "listen": "[::]:55555",
+         "peers": [*users, PEER | {"kind": "gateway"}], "users": {"online": 50, "logins": {}},
+         "tun": {"name": "tun0", "addresses": []}, "drops": {}}
+    )  # fmt: skip
+    _, _, gateway, _, count, titles, *lines = capsys.readouterr().out.splitlines()
+    assert gateway.startswith("gw-a ")
+    assert count == "users: 50 with 50 devices"
+    assert titles.split()[:5] == ["user@device", "state", "control", "addresses", "groups"]
+    shown = [line.split() for line in lines[:50]]
+    assert [line[0] for line in shown] == [f"user-{number:02}@laptop" for number in range(50)]
+    assert shown[0][3:7] == ["10.0.8.2", "fd00:8::2", "-", "203.0.113.250:55555"]
+    assert shown[1][3:6] == ["10.0.8.3", "fd00:8::3", "staff"]
+    assert lines[50:] == ["dropped from gw-a: replay 3"]
+
+
+def test_a_gateway_nobody_logged_in_to(capsys: pytest.CaptureFixture[str]) -> None:
+    status.show(
+        {"name": "gw-x", "ready": True, "uptime": 61, "listen": "[::]:55555", "peers": [],
+         "users": {"online": 0, "logins": {}}, "tun": {"name": "tun0", "addresses": []},
+         "drops": {}}
+    )  # fmt: skip
+    assert capsys.readouterr().out.splitlines()[-1] == "users: none"
