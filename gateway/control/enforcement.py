@@ -74,6 +74,7 @@ class Enforcement:
         self._ask_site = site
         self._wanted: Members = {}
         self._placed: Members | None = None  # in the kernel's sets; None: we do not know
+        self._placed_site: frozenset[Network] = frozenset()
         self._lock = asyncio.Lock()
         # Its own thread: the loop's others may all wait for names to be looked up, for minutes.
         self._thread = ThreadPoolExecutor(1, "nft")
@@ -217,8 +218,9 @@ class Enforcement:
                 return
             wanted = dict(self._wanted)
             commands = policy.difference(self._groups, self._placed, wanted)
-            if self._users.masquerade:
-                commands += policy.site_change(await self._ask_site())
+            site = await self._site()
+            if site != self._placed_site:
+                commands += policy.site_change(site)
             if not commands:
                 self._placed = wanted
                 return
@@ -229,20 +231,24 @@ class Enforcement:
                 log.warning("access control: %s; its table is made anew", error)
                 await self._make()
             else:
-                self._placed = wanted
+                self._placed, self._placed_site = wanted, site
 
     async def _make(self) -> None:
         """Put the whole table in place of the one there; its counters go on."""
         assert self._users is not None  # noqa: S101 - callers looked
         _, counts = await self._read()
-        site = await self._ask_site() if self._users.masquerade else ()
+        site = await self._site()
         wanted = dict(self._wanted)
         self._placed = None
         await self._run(
             nftables.apply,
             policy.ruleset(self._users, self._groups, self._tun, wanted, site=site, counts=counts),
         )
-        self._placed = wanted
+        self._placed, self._placed_site = wanted, site
+
+    async def _site(self) -> frozenset[Network]:
+        masquerade = self._users is not None and self._users.masquerade
+        return frozenset(await self._ask_site()) if masquerade else frozenset()
 
     async def _read(self) -> tuple[Members, dict[str, Count]]:
         listing = await self._run(nftables.listed, "table", policy.FAMILY, policy.TABLE)
