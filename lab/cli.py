@@ -193,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     logs = add("logs", commands.logs, "print the log of a node")
     logs.add_argument("node")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come")
+    add("users", commands.users, "show who may log in, with which password, to reach what")
     text = "say what keeps the lab from running here, and how to mend it"
     add_shape(add("doctor", commands.doctor, text))
     test = add(

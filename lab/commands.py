@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from lab import bringup, extras, picture, seeds, sites
+from lab import accounts, bringup, extras, picture, seeds, sites
 from lab.engines import NAMES, choose, engine_class
 from lab.engines.base import State, ignore
 from lab.errors import EngineError, LabError
@@ -71,6 +71,8 @@ def up(options: Options) -> int:
     else:
         print(picture.draw(engine.topology, tunnel.between))
         print(f"try: {_me()} exec {engine.topology.hosts[0].name} -- ping {_far_address(engine)}")
+        if engine.topology.clients:
+            print(f"     {_me()} users")
     return 0
 
 
@@ -151,6 +153,32 @@ def logs(options: Options) -> int:
         silent = False
     if silent:
         print(f"lab: {options.node} has written no log", file=sys.stderr)
+    return 0
+
+
+def users(options: Options) -> int:
+    """Show who may log in at the gateway, with which password, and what to type for it."""
+    engine = open_lab(options)
+    gateway = accounts.gateway_of_users(engine)
+    known = accounts.accounts(engine, gateway)
+    if not known:
+        raise LabError(f"{gateway} has no users yet; `lab up` makes them")
+    topology = engine.topology
+    if options.json:
+        _print_json([{"user": a.name, "group": a.group, "password": a.password} for a in known])
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("user", "group", "password", "may reach"):
+        table.add_column(heading, no_wrap=heading != "may reach")
+    people = topology.nodes[gateway].people
+    for account in known:
+        allowed = people.groups[account.group].allow if people else ()
+        table.add_row(account.name, account.group, account.password, "\n".join(allowed))
+    Console(highlight=False, emoji=False, width=_width()).print(table)
+    where = topology.public_address(topology.nodes[gateway])
+    trust = f"--ca {engine.config}/ca.crt --name {gateway}"
+    client = f"gateway client {where} --user {known[0].name} {trust}"
+    print(f"try: {_me()} exec {topology.clients[0].name} -- {client}")
     return 0
 
 
