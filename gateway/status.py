@@ -23,6 +23,8 @@ def show(status: dict[str, Any]) -> None:
         f" {tun['name']} {' '.join(tun['addresses'])}, listening on {status['listen']}"
         + (f", certificate {_days(expires)}" if expires is not None else "")
     )
+    if status.get("client") is not None:
+        _client(console, status["client"])
     users = [peer for peer in status["peers"] if peer.get("kind") == "user"]
     _gateways(console, [peer for peer in status["peers"] if peer not in users])
     if status.get("users") is not None:
@@ -125,6 +127,20 @@ def _members(console: Console, where: str, members: list[dict[str, Any]]) -> Non
 
 def _counted(count: dict[str, Any]) -> str:
     return f"{count['packets']} ({_size(count['bytes'])})"
+
+
+def _client(console: Console, client: dict[str, Any]) -> None:
+    """What a login gave."""
+    words = [f"{client['user']}@{client['device']} at {client['gateway']}"]
+    for what in ("addresses", "routes", "dns", "search"):
+        if client[what]:
+            words.append(f"{what} {', '.join(client[what])}")
+    if client["kill_switch"]:
+        kept = client["kept_back"]
+        words.append("kill switch on" + (f", {kept} packets kept back" if kept else ""))
+    elif client["full_tunnel"]:
+        words.append("kill switch off")
+    console.print("; ".join(words), markup=False)
 
 
 def _drops(console: Console, whose: str, drops: dict[str, int]) -> None:
