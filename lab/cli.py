@@ -109,6 +109,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         follow=getattr(arguments, "follow", False),
         junit=Path(junit) if junit else None,
         only=getattr(arguments, "only", None),
+        checks=tuple(getattr(arguments, "checks", ())),
         bench=bench.request(arguments) if measured else None,
         soak=soak.request(arguments) if arguments.command is commands.soak else None,
     )
@@ -203,6 +204,9 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument(
         "--only", default=_setting("LAB_ONLY"), metavar="N,N", help="checks by number"
     )
+    people = add("users-test", commands.users_test, "prove what users may, and what they may not")
+    people.add_argument("--junit", default=_setting("LAB_JUNIT"), metavar="FILE", help="for CI")
+    people.add_argument("checks", nargs="*", metavar="NAME", help="checks by name (default: all)")
     speed = add("bench", commands.bench, "measure the gateway side by side with its peers")
     bench.add_options(speed, _setting)
     long = add("soak", commands.soak, "traffic, rekeys and a bad path for a long time")

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,6 +54,7 @@ class Options:
     follow: bool = False
     junit: Path | None = None
     only: str | None = None
+    checks: tuple[str, ...] = ()
     bench: Request | None = None
     soak: SoakRequest | None = None
 
@@ -205,6 +206,21 @@ def ping_test(options: Options) -> int:
     with watching(engine):
         results = pingtest.run(engine, options.only)
     return pingtest.show(engine, results, as_json=options.json, junit=options.junit)
+
+
+def users_test(options: Options) -> int:
+    """Bring the lab up with the nodes of users, and run the checks of what these may."""
+    from lab import pingtest  # noqa: PLC0415 - brings all checks
+    from lab.users import command, stage  # noqa: PLC0415 - these too
+
+    checks = command.wanted(options.checks)  # a slip costs no minute
+    engine = open_lab(replace(options, extras=(*options.extras, *stage.EXTRAS)))
+    raise_lab(engine, options)
+    with watching(engine):
+        results = command.run(engine, checks)
+    return pingtest.show(
+        engine, results, as_json=options.json, junit=options.junit, command="users-test"
+    )
 
 
 def bench(options: Options) -> int:

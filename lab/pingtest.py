@@ -98,12 +98,20 @@ def wanted(topology: Topology, only: str | None, *, lone: bool = False) -> set[i
     return found
 
 
-def show(engine: Engine, results: Sequence[Result], *, as_json: bool, junit: Path | None) -> int:
+def show(
+    engine: Engine,
+    results: Sequence[Result],
+    *,
+    as_json: bool,
+    junit: Path | None,
+    command: str = "ping-test",
+) -> int:
     """Print the results and return the exit code."""
     if junit is not None:
         try:
             junit.parent.mkdir(parents=True, exist_ok=True)
-            junit.write_text(report.junit(engine.topology, engine.kind, results), encoding="utf-8")
+            text = report.junit(engine.topology, engine.kind, results, command)
+            junit.write_text(text, encoding="utf-8")
         except OSError as error:
             raise LabError(f"--junit: {junit}: {error.strerror}") from None
     if as_json:

@@ -233,6 +233,8 @@ class ControlPlane:
         self._counted_at = time.monotonic()
         link.say_ready(self._leash)
         self._events.emit(Kind.DATA_PLANE, f"data plane ready, pid {pid}", pid=pid)
+        for peer in self._peers.all.values():
+            peer.changed.set()  # whoever dials it waited for this
 
     async def _say_ready(self) -> None:
         """Each second, as long as the data plane shows life: the supervisor passes it on."""

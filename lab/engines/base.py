@@ -162,6 +162,15 @@ class Running:
         except ValueError:
             raise EngineError(f"{self.node}: not JSON from the probe: {line!r}") from None
 
+    def tell(self, line: str) -> None:
+        """Give it a line of standard input; EngineError when it has ended."""
+        assert self.process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
+        try:
+            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            raise EngineError(f"{self.node}: the probe ended: {self.last_error()}") from None
+
     def finish(self, timeout: float = 10) -> Any:
         """Close its standard input, return the JSON of its last line, and wait for its end."""
         self.close_input()
