@@ -56,6 +56,11 @@ class Stage:
         """Remember a user's password."""
         self.passwords[user] = self.planted[f"the password of {user}"] = password
 
+    def plant(self, what: str) -> str:
+        """Return a new secret that must show nowhere, either."""
+        self.planted[what] = f"no-{secrets.token_urlsafe(12)}"
+        return self.planted[what]
+
     def add(self, user: str, group: str) -> str:
         """Add a user with a new password, and return that."""
         self.know(user, f"pw-{secrets.token_urlsafe(12)}")
