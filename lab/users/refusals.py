@@ -77,7 +77,7 @@ def _cases(stage: Stage) -> list[Case]:
     desk, laptop = stage.desk, stage.laptops[0]
     password, right = stage.add("greta", STAFF), stage.passwords["alice"]
     wrong = stage.plant("a wrong password")
-    laptop.put(desk.issue("greta"))
+    laptop.put(stage.issue("greta"))
     desk.revoke("greta")
     certificate, key = expired("greta", desk.file(seeds.CA), desk.file("ca.key"))
     laptop.put({"old.crt": certificate, "old.key": key, "other.crt": other_ca()})
@@ -177,7 +177,7 @@ def _expired_at_the_gateway(stage: Stage, findings: Findings) -> None:
     """Show gw-a the expired certificate all the same, and a good one."""
     desk, laptop = stage.desk, stage.laptops[0]
     old = b"".join(expired("greta", desk.file(seeds.CA), desk.file("ca.key")))
-    good = b"".join(desk.issue("alice").values())
+    good = b"".join(stage.issue("alice").values())
     alerts = [_present(stage, laptop, pair.decode()) for pair in (old, good)]
     text = f"expired certificate, shown to {stage.gateway.name} all the same: TLS says {alerts[0]}"
     findings.expect(alerts[0] is not None and "expired" in alerts[0], text)
