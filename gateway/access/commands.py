@@ -20,6 +20,7 @@ import msgspec
 from gateway import config as configuration
 from gateway.access import passwords
 from gateway.access.bans import Bans
+from gateway.access.database import made, not_ours
 from gateway.access.users import ISSUER, Users, check_name
 from gateway.config import shape
 from gateway.errors import ConfigError, GatewayError
@@ -194,14 +195,14 @@ def _become_owner(folder: Path, *, create: bool) -> None:
     Raises GatewayError when the database cannot be used by who we are then.
     """
     root = os.geteuid() == 0
-    made = f"install -d -m 0700 -o {CONTROL_UID} -g {CONTROL_UID} {folder}"
     if create:
         try:
             _make_folder(folder, root=root)
         except OSError as error:
             whose = f" for uid {CONTROL_UID}" if root else ""
             raise GatewayError(
-                f"{folder}: cannot be made{whose}: {error.strerror}; make it where you may: {made}"
+                f"{folder}: cannot be made{whose}: {error.strerror};"
+                f" make it where you may: {made(folder)}"
             ) from None
     if root:
         drop_to(CONTROL_UID, CONTROL_UID)
@@ -214,8 +215,7 @@ def _become_owner(folder: Path, *, create: bool) -> None:
     else:
         usable = os.access(folder, os.R_OK | os.W_OK | os.X_OK)
     if not usable:
-        todo = f"give it a folder of its own: {made}" if root else "run this as root"
-        raise GatewayError(f"{folder}: uid {os.geteuid()} may not read and write there; {todo}")
+        raise GatewayError(f"{folder}: {not_ours(folder)}")
 
 
 def _make_folder(folder: Path, *, root: bool) -> None:

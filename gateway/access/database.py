@@ -158,7 +158,9 @@ class Database:
         try:
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA secure_delete=ON")  # what is removed is overwritten
-            connection.execute("PRAGMA journal_mode=WAL")
+            # The file remembers it. While others use it, the mode cannot change, and need not.
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA journal_size_limit={1 << 20}")
         except sqlite3.Error as error:
             connection.close()
@@ -185,12 +187,26 @@ class Database:
         return DatabaseError(f"{self.path}: no users yet; add one with: gateway user add NAME")
 
     def _failed(self, error: Exception) -> DatabaseError:
-        uid = os.geteuid()
-        if isinstance(error, PermissionError) or not os.access(self.path, os.R_OK | os.W_OK):
-            todo = f"chown {uid}:{uid} it" if uid == CONTROL_UID else "run this as root"
+        uid, folder = os.geteuid(), self.path.parent
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            return DatabaseError(f"{folder}: {not_ours(folder)}")
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            todo = f"chown {uid}:{uid} {self.path}" if uid == CONTROL_UID else "run this as root"
             why = f"uid {uid} may not read and write it; {todo}"
         elif "not a database" in str(error) or "malformed" in str(error):
             why = f"{error}; move it away and put your copy there, or add the users again"
         else:
-            why = f"cannot be used: {error}"
+            why = f"cannot be used: {getattr(error, 'strerror', None) or error}"
         return DatabaseError(f"{self.path}: {why}")
+
+
+def made(folder: Path) -> str:
+    """What makes a folder for a database, as a person types it."""
+    return f"install -d -m 0700 -o {CONTROL_UID} -g {CONTROL_UID} {folder}"
+
+
+def not_ours(folder: Path) -> str:
+    """Why we cannot have a database there, and what to do."""
+    uid = os.geteuid()
+    todo = f"give it one of its own: {made(folder)}" if uid == CONTROL_UID else "run this as root"
+    return f"uid {uid} may not read and write in this folder; {todo}"

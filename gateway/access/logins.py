@@ -12,6 +12,7 @@ Not here: how many devices and which address (control/), how long a stranger may
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import math
@@ -169,5 +170,7 @@ def _unless_banned(left: float) -> None:
 
 
 def _step_back() -> None:
-    """A thread has a priority of its own (setpriority(2), C library/kernel differences)."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    """A thread has a priority of its own (setpriority(2), "C library/kernel differences")."""
+    thread = threading.get_native_id()
+    with contextlib.suppress(OSError):  # a filter of system calls keeps nobody out
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
