@@ -11,8 +11,9 @@ Without `[users]` none of these does anything, and no `nft` is needed. Changes t
 while one is under way go together in the next: 50 logins at once take two runs of `nft`, not 50.
 
 When the kernel's table is not what we think (somebody removed an element, or the table), it is made
-anew. A control plane that ends without `clean` leaves the table to its successor, with the
-addresses that were logged in: its data plane goes on, and so do its users.
+anew: within milliseconds of a `nft flush ruleset`. A control plane that ends without `clean` leaves
+the table to its successor, with the addresses that were logged in: its data plane goes on, and so
+do its users.
 
 Not here: the rules themselves (`access/policy.py`).
 """
@@ -31,6 +32,7 @@ from gateway.errors import GatewayError
 from gateway.system import nftables
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from gateway.access.policy import Address, Members
@@ -76,6 +78,8 @@ class Enforcement:
         self._placed: Members | None = None  # in the kernel's sets; None: we do not know
         self._placed_site: frozenset[Network] = frozenset()
         self._lock = asyncio.Lock()
+        self._watched: socket.socket | None = None
+        self._mending: asyncio.Task[None] | None = None
         # Its own thread: the loop's others may all wait for names to be looked up, for minutes.
         self._thread = ThreadPoolExecutor(1, "nft")
 
@@ -84,6 +88,8 @@ class Enforcement:
         if self._users is None:
             return
         async with self._lock:
+            self._watched = nftables.watch()
+            asyncio.get_running_loop().add_reader(self._watched, self._heard)
             self._wanted, _ = await self._read()
             await self._make()
 
@@ -201,12 +207,39 @@ class Enforcement:
     async def clean(self) -> None:
         """Remove the table. Nothing follows this."""
         async with self._lock:
+            self.abandon()
             try:
                 if self._users is not None:
                     self._wanted, self._placed = {}, None
                     await self._run(nftables.apply, policy.removal())
             finally:
                 self._thread.shutdown(wait=False)
+
+    def abandon(self) -> None:
+        """Look after the table no more; it stays as it is."""
+        if self._watched is not None:
+            asyncio.get_running_loop().remove_reader(self._watched)
+            self._watched.close()
+            self._watched = None
+
+    def _heard(self) -> None:
+        """Some table was removed: perhaps ours, perhaps by ourselves."""
+        assert self._watched is not None  # noqa: S101 - else nobody listens
+        if nftables.table_removed(self._watched) and self._mending is None:
+            self._mending = asyncio.create_task(self._mend())
+
+    async def _mend(self) -> None:
+        async with self._lock:
+            self._mending = None  # what is heard from here on may be news
+            if self._users is None or self._watched is None:
+                return
+            try:
+                found = await self._run(nftables.listed, "table", policy.FAMILY, policy.TABLE)
+                if found is None:
+                    log.warning("access control: somebody removed its table; it is made anew")
+                    await self._make()
+            except GatewayError as error:
+                log.error("access control: %s", error)
 
     async def _settle(self) -> None:
         """Bring the kernel's sets in line with who is logged in."""

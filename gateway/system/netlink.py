@@ -147,14 +147,21 @@ class Kernel:
     async def site_networks(self) -> set[Network]:
         """Networks whose hosts answer through us: of interfaces that no default route leads to."""
         async with self._lock:
-            outside = {self._index}
-            outside |= {r.device for r in await self._list_routes() if r.prefix.prefixlen == 0}
-            return {
-                ip_interface(f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}").network
-                for family in (AF_INET, AF_INET6)
-                for message in await self._dump("addr", family)
-                if message["index"] not in outside
+            outside = {
+                (r.prefix.version, r.device)
+                for r in await self._list_routes()
+                if not r.prefix.prefixlen
             }
+            found = set()
+            for family in (AF_INET, AF_INET6):
+                for message in await self._dump("addr", family):
+                    network = ip_interface(
+                        f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
+                    ).network
+                    device = message["index"]
+                    if device != self._index and (network.version, device) not in outside:
+                        found.add(network)
+            return found
 
     async def add_routes(self, prefixes: Iterable[Network]) -> None:
         """Lead these prefixes through the TUN too."""

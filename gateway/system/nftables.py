@@ -1,5 +1,7 @@
 """The `nft` program as two calls: change something, list something. JSON: libnftables-json(5).
 
+And a socket that tells when somebody, we or another program, removes a table.
+
 A batch is one transaction of the kernel: all of it holds from one packet to the next, or nothing
 has changed. `nft` runs with our own rights (CAP_NET_ADMIN, ambient) and talks to our network
 namespace. Both calls block, for 5 to 20 ms; an event loop runs them in a thread.
@@ -12,6 +14,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
+import struct
 import subprocess
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +31,11 @@ WITHIN: Final = 10.0  # seconds; a batch of 10,000 elements takes 0.1 s
 _PLACES: Final = "/usr/sbin:/sbin:/usr/bin:/bin"  # where it is, when PATH does not say
 _MISSING: Final = "No such file or directory"  # ENOENT: no such table, or no such kernel module
 _UNABLE: Final = (_MISSING, "Operation not supported", "Protocol not supported")
+
+_NETFILTER: Final = 12  # NETLINK_NETFILTER, linux/netlink.h
+_GROUP: Final = 7  # NFNLGRP_NFTABLES, linux/netfilter/nfnetlink.h
+_TABLE_GONE: Final = 10 << 8 | 2  # NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE
+_HEADER: Final = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 
 _PROBE: Final = {"family": "inet", "table": "twosite-probe"}
 
@@ -52,6 +61,38 @@ def listed(*what: str) -> list[dict[str, Any]] | None:
         return []
     found: list[dict[str, Any]] = json.loads(done.stdout)["nftables"]
     return [one for one in found if "metainfo" not in one]
+
+
+def watch() -> socket.socket:
+    """Return a socket that does not block, for `table_removed`. Raises GatewayError."""
+    try:
+        heard = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETFILTER)
+    except OSError as error:
+        raise GatewayError(f"nft: cannot watch for changes: {error.strerror}") from None
+    try:
+        heard.bind((0, 1 << (_GROUP - 1)))
+    except OSError as error:
+        heard.close()
+        raise GatewayError(f"nft: cannot watch for changes: {error.strerror}") from None
+    return heard
+
+
+def table_removed(heard: socket.socket) -> bool:
+    """Read what the kernel told: has any table been removed, or were we too slow to know?"""
+    removed = False
+    while True:
+        try:
+            data = heard.recv(1 << 16)
+        except BlockingIOError:
+            return removed
+        except OSError:  # ENOBUFS: some of it was dropped
+            removed = True
+            continue
+        at = 0
+        while at + _HEADER.size <= len(data):
+            length, kind, *_ = _HEADER.unpack_from(data, at)
+            removed = removed or kind == _TABLE_GONE
+            at += max(length + 3 & ~3, _HEADER.size)
 
 
 def _run(

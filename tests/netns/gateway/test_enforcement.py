@@ -315,7 +315,8 @@ def test_no_moment_without_rules() -> None:
                         successor = Enforcement(STAFF, "tun0")
                         await successor.start()
                         assert successor.members() == enforcement.members()
-                        successor._thread.shutdown()  # as a kill does
+                        successor.abandon()  # as a kill does
+                        successor._thread.shutdown()
                 came = received(allowed)
                 assert received(forbidden) == []
                 counts = await counted(enforcement)
@@ -343,10 +344,31 @@ def test_clean_leaves_what_was_there() -> None:
             nft("delete element inet twosite users-4 { 10.0.8.5 }")
             await enforcement.leave(ADDRESSES)
             assert "10.0.8.5" not in nft("list", "table", "inet", "twosite")
-            nft("delete table inet twosite")
             await enforcement.admit(ADDRESSES, ["staff"])
             assert "10.0.8.5" in nft("list", "set", "inet", "twosite", "group-staff-4")
         assert nft("list", "ruleset") == before
+
+    tell(story)
+
+
+def test_a_firewall_that_flushes_everything_does_not_open_the_gate() -> None:
+    """As `systemctl restart nftables` does. Nobody logs in or out meanwhile."""
+
+    async def story(around: Place) -> None:
+        async with in_force(STAFF, "staff") as enforcement:
+            with (
+                udp(around.user, USER[4]) as out,
+                udp(around.site, SITE[4], 54) as forbidden,
+            ):
+                nft("flush ruleset")
+                assert asks(out, forbidden)  # positive control: nobody had the time to mend it
+                end = time.monotonic() + 5
+                while "twosite" not in nft("list", "tables"):
+                    assert time.monotonic() < end
+                    await asyncio.sleep(0.001)
+                assert not asks(out, forbidden)
+            assert enforcement.members() == dict.fromkeys(ADDRESSES, frozenset({"staff"}))
+            assert "10.0.8.5" in nft("list", "set", "inet", "twosite", "group-staff-4")
 
     tell(story)
 

@@ -95,3 +95,33 @@ def test_a_gateway_nobody_logged_in_to(capsys: pytest.CaptureFixture[str]) -> No
          "drops": {}}
     )  # fmt: skip
     assert capsys.readouterr().out.splitlines()[-1] == "users: none"
+
+
+def test_what_users_may_reach(capsys: pytest.CaptureFixture[str]) -> None:
+    """Rules in the words of the config, who is in, and what was refused."""
+    alice = {"name": "alice@laptop", "address": "10.0.8.5"}
+    rule = {"rule": "10.10.10.0/24 tcp 80", "packets": 3, "bytes": 180}
+    groups = [
+        {"name": "staff", "rules": [rule], "members": [alice]},
+        {"name": "guests", "rules": [], "members": []},
+    ]
+    counts = {
+        name: {"packets": number, "bytes": 60 * number}
+        for number, name in enumerate(("denied", "unasked", "spoofed"))
+    }
+    nowhere = [{"name": None, "address": "10.0.8.6"}]
+    status.show_policy({"groups": groups, "nowhere": nowhere, "masquerade": True, **counts})
+    titles, *lines = capsys.readouterr().out.splitlines()
+    assert titles.split() == ["group", "may", "reach", "packets"]
+    assert [" ".join(line.split()) for line in lines] == [
+        "staff 10.10.10.0/24 tcp 80 3 (180 B)",
+        "guests nothing -",
+        "in staff: alice@laptop 10.0.8.5",
+        "in no group: 10.0.8.6",
+        "refused, since no rule allows it: 0 (0 B)",
+        "kept from users who did not ask for it: 1 (60 B)",
+        "from addresses that nobody has: 2 (120 B)",
+        "what users send to the world leaves with our own address",
+    ]
+    status.show_policy(None)
+    assert "no [users]" in capsys.readouterr().out
