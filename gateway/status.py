@@ -132,9 +132,11 @@ def _counted(count: dict[str, Any]) -> str:
 def _client(console: Console, client: dict[str, Any]) -> None:
     """What a login gave."""
     words = [f"{client['user']}@{client['device']} at {client['gateway']}"]
-    for what in ("addresses", "routes", "dns", "search"):
-        if client[what]:
-            words.append(f"{what} {', '.join(client[what])}")
+    words += [
+        f"{what} {', '.join(client[what])}"
+        for what in ("addresses", "routes", "dns", "search")
+        if client[what]
+    ]
     if client["kill_switch"]:
         kept = client["kept_back"]
         words.append("kill switch on" + (f", {kept} packets kept back" if kept else ""))

@@ -242,17 +242,17 @@ class Supervisor:
         self._ready_at = time.monotonic()
 
     def _resolve(self, word: link.Resolvers) -> bool:
-        """Write them down, if that is asked of us at all; False for what no client says."""
+        """Write them down, if our file lets us; False for what no client's control plane says."""
         client = self._config.client
         if (
             client is None
-            or not client.dns
             or not all(is_resolver(server) for server in word.servers)
             or not all(is_domain(domain) for domain in word.search)
         ):
             return False
         try:
-            self._resolver.use(word.servers, word.search)
+            if client.dns:
+                self._resolver.use(word.servers, word.search)
         except GatewayError as error:
             log.error("%s", error)
         return True

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _EPILOG: Final = """\
 every option is an environment variable too:
   ENGINE, LAB_NAME, LAB_FILE, LAB_SITES, LAB_WITH, LAB_WITHOUT, LAB_FORMAT, LAB_TIMEOUT, LAB_JUNIT,
-  LAB_ONLY, and for bench
+  LAB_ONLY, LAB_BETWEEN, and for bench
   LAB_BENCH_ONLY, _PROFILES, _MEASURES, _ROUNDS, _SECONDS, _OUTPUT, _README;
   for soak LAB_SOAK_MINUTES, _REKEY_EVERY, _SEED
 exit codes: 0 pass, 1 failed, 2 unusable input or environment, 3 warnings, 130 interrupted
@@ -109,6 +109,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         follow=getattr(arguments, "follow", False),
         junit=Path(junit) if junit else None,
         only=getattr(arguments, "only", None),
+        between=_names(arguments, "between", "LAB_BETWEEN"),
         checks=tuple(getattr(arguments, "checks", ())),
         bench=bench.request(arguments) if measured else None,
         soak=soak.request(arguments) if arguments.command is commands.soak else None,
@@ -203,6 +204,12 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--junit", default=_setting("LAB_JUNIT"), metavar="FILE", help="for CI")
     test.add_argument(
         "--only", default=_setting("LAB_ONLY"), metavar="N,N", help="checks by number"
+    )
+    test.add_argument(
+        "--between",
+        action="append",
+        metavar="NODE,NODE",
+        help="the tunnel of these two, not the first two sites': roadwarrior,host-a",
     )
     people = add("users-test", commands.users_test, "prove what users may, and what they may not")
     people.add_argument("--junit", default=_setting("LAB_JUNIT"), metavar="FILE", help="for CI")

@@ -54,6 +54,7 @@ class Options:
     follow: bool = False
     junit: Path | None = None
     only: str | None = None
+    between: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     bench: Request | None = None
     soak: SoakRequest | None = None
@@ -199,12 +200,14 @@ def doctor(options: Options) -> int:
 def ping_test(options: Options) -> int:
     """Bring the lab up if it is not, and run the checks."""
     from lab import pingtest  # noqa: PLC0415 - brings all checks
+    from lab.checks import lone  # noqa: PLC0415 - the same
 
     engine = open_lab(options)
-    pingtest.wanted(engine.topology, options.only)  # a slip costs no minute
+    ends = lone.choose(engine, options.between) if options.between else None
+    pingtest.wanted(engine.topology, options.only, lone=ends is not None)  # a slip costs no minute
     raise_lab(engine, options)
     with watching(engine):
-        results = pingtest.run(engine, options.only)
+        results = pingtest.run(engine, options.only, ends)
     return pingtest.show(engine, results, as_json=options.json, junit=options.junit)
 
 

@@ -13,6 +13,7 @@ import getpass
 import json
 import os
 import re
+import resource
 import stat
 import sys
 from pathlib import Path
@@ -88,6 +89,7 @@ def run(config: Config, socket: str, log_format: str) -> int:
 
 
 def _run(config: Config, secrets: Secrets, socket: str, log_format: str) -> int:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the password was in our memory
     vault = Vault.create(secrets)
     try:
         return supervisor.run(config, socket, log_format, vault)

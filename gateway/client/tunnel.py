@@ -67,7 +67,7 @@ def tunnel(
 
     `own`: the networks that this machine is on. `outside`: where the gateway's datagrams come from.
     """
-    granted = [_interface(text, own) for text in grant.addresses]
+    granted = [_interface(text, own, outside) for text in grant.addresses]
     if client.routes is None:
         routes = tuple(dict.fromkeys(_network(text) for text in grant.routes))
         whose = "the gateway's route"
@@ -78,7 +78,7 @@ def tunnel(
     dns = _resolvers(grant, own, outside) if client.dns else ()
 
     prefixes = [half for route in routes for half in _halves(route)]
-    singles = [_servers(one) for one in granted if one.network.num_addresses > 1]
+    singles = [_servers(one, own, outside) for one in granted if one.network.num_addresses > 1]
     singles += [ipaddress.ip_network(one) for one in dns]
     for single in singles:
         if single.network_address in {one.ip for one in granted}:
@@ -96,19 +96,27 @@ def tunnel(
     )
 
 
-def _interface(text: str, own: Iterable[Network]) -> Interface:
+def _interface(text: str, own: Iterable[Network], outside: Collection[IPAddress]) -> Interface:
     try:
         found = ipaddress.ip_interface(text)
     except ValueError:
         raise NonsenseError(f"the gateway's address {text!r} is none") from None
-    if "%" in text or _is_special(ipaddress.ip_network(found.ip)):
-        raise NonsenseError(f"the gateway's address {found.ip} is for no tunnel")
-    for network in own:
-        if network.version == found.version and found.ip in network:
-            raise NonsenseError(
-                f"the gateway's address {found.ip} is inside {network}, which this machine is on"
-            )
+    if "%" in text:
+        raise NonsenseError(f"the gateway's address {text!r} is for no tunnel")
+    _check_inside(ipaddress.ip_network(found.ip), own, outside)
     return found
+
+
+def _check_inside(single: Network, own: Iterable[Network], outside: Collection[IPAddress]) -> None:
+    """Of an address in the tunnel, ours or the gateway's."""
+    address = single.network_address
+    if _is_special(single) or address in outside:
+        raise NonsenseError(f"the gateway's address {address} is for no tunnel")
+    for network in own:
+        if _within(single, network):
+            raise NonsenseError(
+                f"the gateway's address {address} is inside {network}, which this machine is on"
+            )
 
 
 def _network(text: str) -> Network:
@@ -151,9 +159,11 @@ def _resolvers(
     return tuple(str(ipaddress.ip_address(text)) for text in grant.dns[:MAX_SERVERS])
 
 
-def _servers(granted: Interface) -> Network:
+def _servers(granted: Interface, own: Iterable[Network], outside: Collection[IPAddress]) -> Network:
     """The gateway's own address in the tunnel: the first usable one of its pool."""
-    return ipaddress.ip_network(granted.network.network_address + 1)
+    single = ipaddress.ip_network(granted.network.network_address + 1)
+    _check_inside(single, own, outside)
+    return single
 
 
 def _halves(route: Network) -> Iterable[Network]:

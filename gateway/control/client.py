@@ -15,6 +15,7 @@ Not here: dialling (connector.py), what a grant may say (client/tunnel.py).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import ssl
@@ -218,6 +219,8 @@ class ClientSide:
                 return None
             case HandshakeError(by_peer=True, message=message):
                 return f"{where} refuses {self.user}: {message}"
+            case HandshakeError(code="tunnel" | "grant", message=message):
+                return f"logged in at {where}, but {message}"
             case HandshakeError(message=message):
                 return f"{where} is refused by us: {message}"
             case Refused(message=message):
@@ -260,8 +263,7 @@ class ClientSide:
         try:
             await self._make(made, session, peers, peer)
         except (GatewayError, DataPlaneError) as error:
-            log.error("%s", error)
-            raise HandshakeError("not-ready", f"cannot make the tunnel: {error}") from None
+            raise HandshakeError("tunnel", f"no tunnel here: {error}") from None
         await peers.establish(peer, channel, session)
 
     async def _make(self, made: Tunnel, session: Session, peers: Peers, peer: Peer) -> None:
@@ -330,8 +332,9 @@ class ClientSide:
         made = self._tunnel
         blocked = None
         if self._switched_on:
-            listed = await asyncio.to_thread(nftables.listed, "table", "inet", killswitch.TABLE)
-            blocked = killswitch.dropped(listed or [])
+            with contextlib.suppress(GatewayError):
+                listed = await asyncio.to_thread(nftables.listed, "table", "inet", killswitch.TABLE)
+                blocked = killswitch.dropped(listed or [])
         return {
             "user": self.user,
             "device": self._client.device,

@@ -196,6 +196,8 @@ class Ping:
     received: int
     text: str
     rtt: tuple[float, float, float, float] | None  # min, avg, max, mdev
+    refused: bool = False
+    """Our own kernel has no way there, so nothing was sent."""
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -206,6 +208,7 @@ class Ping:
 
 
 _COUNTS: Final = re.compile(r"(\d+) packets transmitted, (\d+) received")
+_REFUSALS: Final = ("No route to host", "Network is unreachable")  # strerror(3)
 _TIMES: Final = re.compile(r"min/avg/max/mdev = ([\d.]+)/([\d.]+)/([\d.]+)/([\d.]+) ms")
 
 
@@ -213,7 +216,8 @@ def parse_ping(output: str) -> Ping:
     """Read the summary of iputils' ping."""
     counts, times = _COUNTS.search(output), _TIMES.search(output)
     if counts is None:
-        return Ping(0, 0, (output.strip() or "no output").splitlines()[-1], None)
+        last = (output.strip() or "no output").splitlines()[-1]
+        return Ping(0, 0, last, None, refused=last.endswith(_REFUSALS))
     rtt = tuple(float(part) for part in times.groups()) if times else None
     sent, received = int(counts[1]), int(counts[2])
     lost = 100 * (sent - received) / sent if sent else 0

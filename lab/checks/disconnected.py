@@ -37,7 +37,8 @@ def run(ends: Ends, findings: Findings) -> None:
         def unreachable(direction: Direction) -> None:
             seen = ping(engine, direction.source.name, direction.address)
             text = f"disconnected, {direction}: {seen.text}"
-            findings.expect(seen.sent > 0 and seen.received == 0, text, **seen.figures)
+            silent = seen.sent > 0 and seen.received == 0
+            findings.expect(silent or seen.refused, text, **seen.figures)
 
         def reachable(source: str, address: str, what: str) -> None:
             seen = ping(engine, source, address)

@@ -5,7 +5,7 @@
     its own resolv.conf          web: 203.0.113.9,        pool 10.0.8.0/24, fd00:8::/64
                                  2001:db8:9::9            its site is 10.10.10.1
 
-The laptop runs `gateway client` as a person does; `ip netns exec` gives it a resolv.conf of its own.
+The laptop runs `gateway client` as a person does; `ip netns exec` gives it its own resolv.conf.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.netns.gateway.two_gateways import GATEWAY, Gateway, Sniffer, run, wai
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PASSWORD = "correct horse planted-5ecret"  # noqa: S105 - of nobody
+PASSWORD = "correct horse planted-5ecret"
 GW, GW6 = "198.51.100.2", "2001:db8:2::2"
 INSIDE, INSIDE6 = "10.0.8.1", "fd00:8::1"
 SITE = "10.10.10.1"
@@ -42,6 +42,9 @@ class Laptop(Gateway):
 
     arguments: list[str] = field(default_factory=list)
     secret: str = PASSWORD
+    user: str = "alice"
+    command: list[str] | None = None
+    """In place of `gateway client`."""
 
     @property
     def resolv_conf(self) -> Path:
@@ -49,11 +52,14 @@ class Laptop(Gateway):
 
     def launch(self) -> None:
         """Start it without waiting."""
+        command = self.command or [
+            "client", *self.arguments, "--user", self.user, "--device", "laptop",
+            "--password-stdin",
+        ]  # fmt: skip
         self.logs.append(self.folder / f"{self.name}.{len(self.logs)}.log")
         with self.logs[-1].open("wb") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace, *GATEWAY, "client", *self.arguments,
-                 "--user", "alice", "--device", "laptop", "--password-stdin",
+                ["ip", "netns", "exec", self.namespace, *GATEWAY, *command,
                  "--socket", self.socket],
                 stdout=log, stderr=log, stdin=subprocess.PIPE,
             )  # fmt: skip
@@ -178,7 +184,8 @@ def _wire(world: World) -> None:
         run("ip", "link", "add", near, "netns", inet,
             "type", "veth", "peer", "name", "wan0", "netns", far)  # fmt: skip
         for namespace, device, last in ((inet, near, 1), (far, "wan0", 2)):
-            ip(namespace, f"link set {device} addrgenmode none")  # it would come while we look
+            ip(namespace, f"link set {device} addrgenmode none")  # one would come while we look
+            ip(namespace, f"addr add fe80::{last}/64 dev {device} nodad")
             ip(namespace, f"addr add {v4}.{last}/24 dev {device}")
             ip(namespace, f"addr add {v6}:{last}/64 dev {device} nodad")
             ip(namespace, f"link set {device} up")
@@ -191,16 +198,20 @@ def _wire(world: World) -> None:
         sysctl(namespace, "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 
 
-def add_user(world: World, *words: str) -> None:
-    """Add alice, as a person does."""
-    gateway = world.gateway
-    gateway.file.write_text(gateway.config)
+def add_user(world: World, name: str = "alice") -> None:
+    """Add somebody, as a person does."""
+    world.gateway.file.write_text(world.gateway.config)
+    user(world, "add", name, "--group", "staff", "--password-stdin", said=f"{PASSWORD}\n")
+
+
+def user(world: World, *words: str, said: str = "") -> str:
+    """Run `gateway user` at the gateway."""
     done = subprocess.run(
-        [*GATEWAY, "user", "add", "alice", "--group", "staff", "--password-stdin",
-         "-c", str(gateway.file), *words],
-        input=f"{PASSWORD}\n", text=True, capture_output=True, check=False,
+        [*GATEWAY, "user", *words, "-c", str(world.gateway.file)],
+        input=said, text=True, capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def sniffing(world: World) -> Sniffer:
