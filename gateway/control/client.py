@@ -91,6 +91,7 @@ class ClientSide:
         self._tunnel: Tunnel | None = None
         self._switched_on = False
         self._found_on = False  # it was on before us
+        self._first = self._secrets.grant is None  # nobody was let in yet
         self._ports: set[int] = {self._gateway.port}
         if self._secrets.grant is not None:
             self._tunnel = tunnel(self._secrets.grant, self._client, (), ())
@@ -149,7 +150,7 @@ class ClientSide:
             await asyncio.to_thread(nftables.apply, killswitch.remove())
             return
         self._switched_on = True
-        self._found_on = self._secrets.grant is None
+        self._found_on = self._first
         if not self.known:
             found = killswitch.remembered(listed, self._gateway.host)
             if found is None:
@@ -189,7 +190,7 @@ class ClientSide:
     def failed(self, error: Exception, peers: Peers) -> None:
         """A dial came to nothing. Raises LoginRefusedError where nobody should wait for another."""
         peer = peers.all[self._name]
-        if self._secrets.grant is None:
+        if self._first:
             line = self._final(error)
             if line is not None:
                 raise LoginRefusedError(line)
@@ -200,7 +201,6 @@ class ClientSide:
             self._secrets.token_used = True
             self._vault.write(self._secrets)
             if self._secrets.password and not self._secrets.factor:
-                peer.changed.set()  # at once
                 return
         if peer.wanted:
             peer.wanted = False
@@ -213,7 +213,7 @@ class ClientSide:
 
     def _final(self, error: Exception) -> str | None:
         """The line that ends a first login; None: try again."""
-        where = f"{self._gateway}"
+        where = str(self._gateway)
         match error:
             case HandshakeError(code=code) if code in PASSING:
                 return None
@@ -265,6 +265,7 @@ class ClientSide:
         except (GatewayError, DataPlaneError) as error:
             raise HandshakeError("tunnel", f"no tunnel here: {error}") from None
         await peers.establish(peer, channel, session)
+        self._first = False
 
     async def _make(self, made: Tunnel, session: Session, peers: Peers, peer: Peer) -> None:
         self._ports = {self._gateway.port, session.endpoint.port}

@@ -34,6 +34,11 @@ WALLS = {
     "gateway/access/policy.py": {
         "socket", "asyncio", "time", "os", "threading", "subprocess", "pathlib", "gateway.system",
     },
+    "gateway/client": {"gateway.control", "gateway.dataplane", "gateway.cli", "gateway.access"},
+    "gateway/client/tunnel.py": {"socket", "asyncio", "time", "os", "pathlib", "subprocess"},
+    "gateway/client/killswitch.py": {
+        "socket", "asyncio", "time", "os", "pathlib", "subprocess", "gateway.system",
+    },
     "gateway/supervisor.py": {"gateway.control", "gateway.protocol", "gateway.cli", "asyncio"},
     "gateway": {"lab", "scapy", "docker"},
     "lab": {"gateway"},
