@@ -81,7 +81,7 @@ def answers(answer: Any, sent: Any) -> bool:
 def packet(word: str, mine: int) -> Any:
     """Build the packet that a word means. `mine`: its source port or echo identifier."""
     protocol, port, target, source = f"{word}/".split("/")[:4]
-    ends = {"dst": target} | ({"src": source} if source else {})
+    ends = {"dst": target, "src": source or own_address(target)}
     if ":" in target:
         head, echo = IPv6(**ends), ICMPv6EchoRequest(id=mine, data=b"knock")
     else:
@@ -92,6 +92,14 @@ def packet(word: str, mine: int) -> Any:
         "tcp": TCP(sport=mine, dport=int(port), flags="S"),
     }[protocol]
     return head / body
+
+
+def own_address(target: str) -> str:
+    """Return the address that the kernel would send from; scapy has a mind of its own there."""
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as channel:
+        channel.connect((target, 9))  # sends nothing
+        return str(channel.getsockname()[0])
 
 
 def meaning(answer: Any) -> str:

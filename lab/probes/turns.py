@@ -2,8 +2,8 @@
 
     python -m lab.probes.turns PORT
 
-Last line: turns, in the order of the connections: port (the caller's), longest (s between a
-segment with payload to PORT and the next one back). The times are the kernel's.
+Last line: turns, in the order of the connections: address and port of the caller, longest (s
+between a segment with payload to PORT and the next one back). The times are the kernel's.
 """
 
 from __future__ import annotations
@@ -69,7 +69,12 @@ def main() -> None:
     with channel:
         serve({channel: drain})
         drain()
-    say(turns=[{"port": port, "longest": s} for (_, port), s in turns.longest.items()])
+    say(
+        turns=[
+            {"address": socket.inet_ntoa(address), "port": port, "longest": longest}
+            for (address, port), longest in turns.longest.items()
+        ]
+    )
 
 
 if __name__ == "__main__":

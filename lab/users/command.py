@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 from lab.checks.base import perform
 from lab.engines.base import Event
 from lab.errors import LabError
-from lab.users import exit_gateway, kill_switch, login, planted, removal, two_users
+from lab.users import exit_gateway, kill_switch, login, planted, refusals, removal, two_users
 from lab.users.stage import raised
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CHECKS: Final[tuple[ModuleType, ...]] = (
     login,
     two_users,
+    refusals,
     exit_gateway,
     kill_switch,
     removal,

@@ -1,4 +1,4 @@
-"""A certificate that `gateway pki` would never issue: one that ended before it was signed.
+"""Certificates that gw-a's CA would never issue: one that ended before it was signed, a stranger's.
 
 All others are issued, and taken back, by the product's own command (`desk.py`).
 """
@@ -42,3 +42,21 @@ def expired(user: str, ca_certificate: bytes, ca_key: bytes) -> tuple[bytes, byt
         serialization.NoEncryption(),
     )
     return certificate.public_bytes(serialization.Encoding.PEM), secret
+
+
+def other_ca() -> bytes:
+    """Return the certificate, in PEM, of a CA that signed nothing here."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "another CA")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,9 +1,9 @@
-"""No secret that was ever given to anyone shows anywhere: logs, arguments, environments, errors.
+"""No secret that was given to a user shows anywhere: logs, arguments, environments, errors.
 
-Set-up   all passwords, one-time secrets, codes and keys that the checks before this one gave out;
-         alice logs in from `roadwarrior`, and stays.
-Act      in every node look through each process's arguments and environment, and all files under
-         /run but those that are the secrets' own place; through every gateway's log; through
+Set-up   passwords, right ones and wrong, one-time secrets and users' keys: all that the checks
+         before this one gave out; alice logs in from `roadwarrior`, and stays.
+Act      in every node look through each process's arguments and environment, and its own files but
+         those that are the secrets' place; through every gateway's log; through
          `status`, `policy`, `user list`, `user show`, `ban list`; through every line that clients
          and commands printed in any of the checks, refusals among them.
 Proof    none of them is anywhere.

@@ -38,8 +38,8 @@ def run(stage: Stage, findings: Findings) -> None:
     laptop, desk = stage.laptops[0], stage.desk
     for user in ("dave", "erin", "frank"):
         stage.add(user, STAFF)
-    laptop.put(desk.issue("erin"))
-    desk.issue("frank")
+    laptop.put(stage.issue("erin"))
+    stage.issue("frank")
     _stopped(
         stage,
         findings,

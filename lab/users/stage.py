@@ -46,6 +46,8 @@ class Stage:
     planted: dict[str, str] = field(default_factory=dict)
     """Every secret that was ever given to anyone, by what it is: none may show anywhere."""
     added: list[str] = field(default_factory=list)
+    issued: list[str] = field(default_factory=list)
+    """Files of gw-a's config folder that were not there before."""
 
     @property
     def gateway(self) -> Node:
@@ -56,6 +58,11 @@ class Stage:
         """Remember a user's password."""
         self.passwords[user] = self.planted[f"the password of {user}"] = password
 
+    def plant(self, what: str) -> str:
+        """Return a new secret that must show nowhere, either."""
+        self.planted[what] = f"no-{secrets.token_urlsafe(12)}"
+        return self.planted[what]
+
     def add(self, user: str, group: str) -> str:
         """Add a user with a new password, and return that."""
         self.know(user, f"pw-{secrets.token_urlsafe(12)}")
@@ -63,6 +70,13 @@ class Stage:
         self.desk.add(user, self.passwords[user], group)
         self.added.append(user)
         return self.passwords[user]
+
+    def issue(self, user: str) -> dict[str, bytes]:
+        """Return a new certificate of a user and its key: `NAME.crt`, `NAME.key`."""
+        files = self.desk.issue(user)
+        self.issued += files
+        self.planted[f"the key of {user}"] = files[f"{user}.key"].decode().splitlines()[1]
+        return files
 
     def configure(self, *, ban: float = 0.0) -> None:
         """Give gw-a our groups, and bans of so many seconds."""
@@ -108,5 +122,10 @@ def _put_back(stage: Stage) -> None:
         laptop.clear()
     for user in stage.added:
         stage.desk.remove(user)
+    if stage.issued:
+        folder = stage.engine.config
+        stage.engine.run(
+            stage.gateway.name, ["rm", *(f"{folder}/{file}" for file in {*stage.issued})]
+        )
     stage.engine.configure(stage.gateway.name, stage.before)
     stage.desk.ask("reload")

@@ -26,6 +26,11 @@ def secret_of(uri: str) -> bytes:
     return base64.b32decode(text + "=" * (-len(text) % 8))
 
 
+def text_of(secret: bytes) -> str:
+    """Return a secret as such a URI has it."""
+    return base64.b32encode(secret).decode().rstrip("=")
+
+
 def code(secret: bytes, when: float | None = None, *, digits: int = 6) -> str:
     """Return the code of the step in which `when` lies (s since 1970; None: now)."""
     step = int((time.time() if when is None else when) // STEP)

@@ -66,7 +66,7 @@ def test_a_word_becomes_a_packet() -> None:
     assert (tcp[IPv6].dst, tcp[IPv6].src, tcp[TCP].dport, str(tcp[TCP].flags)) == (
         "2001:db8::1", "2001:db8::9", 22, "S",
     )  # fmt: skip
-    assert packet("icmp/0/192.0.2.1", 9)[ICMP].id == 9
+    assert packet("icmp/0/127.0.0.1", 9)[ICMP].id == 9
     assert packet("icmp/0/2001:db8::1/2001:db8::2", 9)[ICMPv6EchoRequest].id == 9
 
 
