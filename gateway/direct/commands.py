@@ -15,6 +15,7 @@ import ipaddress
 import json
 import os
 import re
+import resource
 import secrets
 import shutil
 import socket
@@ -53,6 +54,7 @@ def direct(options: argparse.Namespace, admin_path: str) -> int:
     """`gateway direct`. Returns the exit status. Raises GatewayError."""
     if os.geteuid() != 0:
         raise GatewayError("gateway direct needs root: it makes a tunnel; run it with sudo")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the ticket is in our memory
     if options.listen is None:
         if options.ticket_file is not None or options.directory is not None:
             raise GatewayError("--ticket-file and --dir belong to --listen")
