@@ -24,7 +24,7 @@ STAMP := .venv/.stamp
 LAB := $(BIN)/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab-up lab-down lab-status ping-test soak bench doctor test test-unit lint format clean
+.PHONY: help setup lab-up lab-down lab-status ping-test users-test soak bench doctor test test-unit lint format clean
 
 help: ## list the targets
 	@echo "targets (ENGINE=$(or $(ENGINE),auto) LAB_NAME=$(LAB_NAME)):"
@@ -47,6 +47,9 @@ lab-status: $(STAMP) ## show nodes and tunnels
 
 ping-test: $(STAMP) ## bring the lab up if it is not, and prove what it protects
 	@$(LAB) ping-test $(ARGS)
+
+users-test: $(STAMP) ## the same for users: what they may, and what they may not
+	@$(LAB) users-test $(ARGS)
 
 soak: $(STAMP) ## 30 minutes of traffic and rekeys on a bad path: ARGS="--minutes 3" for less
 	@$(LAB) soak $(ARGS)
