@@ -136,9 +136,9 @@ def _show(found: list[Issued]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)  # a file or pipe does not wrap
+        console = Console(highlight=False, emoji=False, width=160)  # a file or pipe does not wrap
     table = Table(box=None, pad_edge=False)
     for title in ("name", "kind", "serial", "expires", "revoked"):
         table.add_column(title)

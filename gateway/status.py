@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 def show(status: dict[str, Any]) -> None:
     """Print peers, their counters, and why packets were dropped."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)  # a file or pipe does not wrap
+        console = Console(highlight=False, emoji=False, width=160)  # a file or pipe does not wrap
     ready = "ready" if status["ready"] else "not ready"
     tun, expires = status["tun"], status.get("certificate_expires")
     console.print(
@@ -93,9 +93,9 @@ def _users(console: Console, devices: list[dict[str, Any]]) -> None:
 
 def show_policy(policy: dict[str, Any] | None) -> None:
     """Print what users may reach, and what was counted of it."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=160)
+        console = Console(highlight=False, emoji=False, width=160)
     if policy is None:
         console.print("nobody logs in here: the config has no [users]", markup=False)
         return

@@ -307,8 +307,12 @@ class Supervisor:
         if asked:
             log.info("control plane ended for its new certificate; starting it anew")
             return None
-        log.error("%s plane ended (%s); starting it anew", plane.name, _how(status))
         self._ready_at = None
+        if plane.name == "dataplane" and status == 0:
+            # Control told it to. It stops too, and its own end says why: not our error.
+            log.info("data plane ended, as the control plane said")
+            return None
+        log.error("%s plane ended (%s); starting it anew", plane.name, _how(status))
         self._notifier.tell(STATUS=f"the {plane.name} plane ended; starting it anew")
         return None
 

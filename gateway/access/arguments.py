@@ -5,6 +5,7 @@ Not here: what they do (commands.py).
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,8 @@ def _verb(
         "--config",
         metavar="FILE",
         type=Path,
-        default=Path("/etc/gateway/gateway.toml"),
-        help="says where the database is; default: %(default)s",
+        default=Path(os.environ.get("GATEWAY_CONFIG", "/etc/gateway/gateway.toml")),
+        help="says where the database is; default: $GATEWAY_CONFIG, else /etc/gateway/gateway.toml",
     )
     parser.add_argument(
         "--database", metavar="PATH", type=Path, help="the database itself, without a config"

@@ -141,7 +141,8 @@ class ControlPlane:
         prefixes = [prefix for peer in peers for prefix in peer.prefixes]
         if self._client is not None:
             prefixes += self._client.closed
-        await self._kernel.start(self._tun, prefixes, pools)
+        login_at = None if self._client is None else self._client.login_at
+        await self._kernel.start(self._tun, prefixes, pools, login_at)
         if self._client is not None:
             await self._client.start(self._peers)
         await self._enforcement.start()  # before anybody has a session, and so a route
@@ -232,6 +233,8 @@ class ControlPlane:
         self._counted_at = time.monotonic()
         link.say_ready(self._leash)
         self._events.emit(Kind.DATA_PLANE, f"data plane ready, pid {pid}", pid=pid)
+        for peer in self._peers.all.values():
+            peer.changed.set()  # whoever dials it waited for this
 
     async def _say_ready(self) -> None:
         """Each second, as long as the data plane shows life: the supervisor passes it on."""

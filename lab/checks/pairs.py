@@ -29,6 +29,7 @@ from lab.checks.base import (
     side_by_side,
     strangers,
 )
+from lab.checks.ends import Sites
 from lab.routing import path
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run(engine: Engine, findings: Findings) -> None:
         sniffer.json(PROBE_START)
         outputs = _ping_all(engine, ways, markers)
         first, second = topology.gateways[:2]
-        outside = second.address_on(topology.wan_of(second).name)
+        outside = topology.public_address(second)
         engine.run(first.name, ["ping", "-n", "-c", "1", "-p", bare, outside])
         seen = sniffer.finish()
     for way in ways:
@@ -105,13 +106,18 @@ def _judge(engine: Engine, findings: Findings, way: Direction, said: Sequence[st
     small, large = parse_ping(outputs[1]), parse_ping(outputs[2])
     ttls = {int(ttl) for ttl in _REPLY_TTL.findall(outputs[1] + outputs[2])}
     second = complaint[1] if complaint else "nobody"
-    hop = next((str(a.ip) for a in met[1].tunnel if a.version == way.version), "")
     ok = (small.received, large.received) == (_SMALL[1], _LARGE[1])
-    ok = ok and ttls == {_TTL - len(met)} and second == hop
+    ok = ok and ttls == {_TTL - len(met)} and second in _inside(met[1])
     text = f"{way}, {_course(met)}: {small.received} of {_SMALL[1]} pings came back, "
     text += f"{large.received} of {_LARGE[1]} with {_LARGE[0]:,} B, "
     text += f"TTL {', '.join(map(str, sorted(ttls))) or 'none'}, second gateway {second}"
     findings.expect(ok, text, path=[g.name for g in met], ttl=sorted(ttls), second=second)
+
+
+def _inside(gateway: Node) -> set[str]:
+    """Return a gateway's own addresses in the tunnel: its users' pool has one, too."""
+    pools = gateway.people.pool if gateway.people else ()
+    return {*(str(a.ip) for a in gateway.tunnel), *(str(pool[1]) for pool in pools)}
 
 
 def _on_the_wan(engine: Engine, findings: Findings, seen: Mapping[str, Any], marked: int) -> None:
@@ -134,7 +140,8 @@ def _on_the_wan(engine: Engine, findings: Findings, seen: Mapping[str, Any], mar
     said = ", ".join(f"{one}-{other} {count}" for (one, other), count in frames.items())
     ok = wanted == {pair for pair, count in frames.items() if count}
     findings.expect(ok, f"datagrams on {router} between gateways: {said}")
-    others = strangers(engine, seen["flows"], complaints=True)
+    tunnels = Sites(engine).tunnels()
+    others = strangers(topology, seen["flows"], tunnels, complaints=True)
     said = ", ".join(others) if others else "only UDP and TCP 55555 between the gateways"
     findings.expect(not others, f"flows on {router}: {said}", others=others)
 
@@ -143,7 +150,7 @@ def _datagrams(
     topology: Topology, flows: Sequence[Mapping[str, Any]], one: Node, other: Node
 ) -> int:
     """Count the datagrams on the WAN between two gateways."""
-    ends = {gateway.address_on(topology.wan_of(gateway).name) for gateway in (one, other)}
+    ends = {topology.public_address(gateway) for gateway in (one, other)}
     return sum(
         flow["frames"]
         for flow in flows
