@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gateway import __version__, pki_commands
 from gateway.access.arguments import access
 from gateway.client import arguments
+from gateway.direct import arguments as direct_arguments
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -71,6 +72,16 @@ def _parser() -> argparse.ArgumentParser:
     arguments.add(client, _client)
     _socket_option(client)
     _log_option(client)
+
+    direct = commands.add_parser(
+        "direct",
+        help=direct_arguments.DOES,
+        description=direct_arguments.MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    direct_arguments.add(direct, _direct)
+    _socket_option(direct)
+    _log_option(direct)
 
     check = _command(commands, "check", _check, "check a config and the files it names")
     _config_option(check)
@@ -189,6 +200,13 @@ def _client(options: argparse.Namespace) -> int:
     from gateway.control.admin import socket_path
 
     return commands.client(options, socket_path(options.socket))
+
+
+def _direct(options: argparse.Namespace) -> int:
+    from gateway.control.admin import socket_path
+    from gateway.direct import commands
+
+    return commands.direct(options, socket_path(options.socket))
 
 
 def _shell(options: argparse.Namespace) -> int:

@@ -30,14 +30,14 @@ class Crl:
     """One CRL, signed by its CA. It was checked when it was made."""
 
     def __init__(self, crl: x509.CertificateRevocationList, path: Path, number: int) -> None:
-        """Use `parse`."""
+        """Use `parse`. Raises ValueError for dates that are none."""
         self.path = path
+        self.number = number
+        """Rises from one to the next; 0: it has none."""
         self.next_update = crl.next_update_utc
         """When there should be another."""
         self.dates = {one.serial_number: one.revocation_date_utc for one in crl}
         """When which serial was taken back."""
-        self.number = number
-        """Rises from one to the next; 0: it has none."""
 
     @classmethod
     def parse(cls, pem: bytes, path: Path, ca: x509.Certificate) -> Crl:
@@ -60,7 +60,10 @@ class Crl:
                 path, "", f"has the critical extension {critical[0]}; give a complete CRL"
             )
         numbers = [one.value for one in extensions if isinstance(one.value, x509.CRLNumber)]
-        return cls(crl, path, numbers[0].crl_number if numbers else 0)
+        try:
+            return cls(crl, path, numbers[0].crl_number if numbers else 0)
+        except ValueError as error:
+            raise ConfigError(path, "", f"has bad entries: {error}") from None
 
     def stale(self, now: datetime) -> bool:
         """Whether another should be there by now."""

@@ -30,6 +30,7 @@ from gateway.dataplane.tun import open_tun
 from gateway.dataplane.udp import open_udp
 from gateway.errors import ConfigError, GatewayError
 from gateway.sockets import claim_namespace, open_admin, open_tcp
+from gateway.system.child import in_child
 from gateway.system.notify import Notifier
 from gateway.system.privileges import CONTROL_UID
 from gateway.system.resolver import Resolver, is_domain, is_resolver
@@ -406,21 +407,7 @@ def _check_files(config: Config) -> None:
 
     A child looks into them, so that the key is never in this process. Raises GatewayError.
     """
-    mistake, told = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):  # a bug shows in the control plane, with its line
-            try:
-                Credentials(config)
-            except GatewayError as error:
-                os.write(told, str(error).encode())
-        os._exit(0)
-    os.close(told)
-    with os.fdopen(mistake, "rb") as reading:
-        text = reading.read().decode()
-    os.waitpid(child, 0)
-    if text:
-        raise GatewayError(text)
+    in_child(lambda: Credentials(config))
 
 
 def _flags(**values: object) -> list[str]:

@@ -75,7 +75,7 @@ def client(options: argparse.Namespace, socket: str) -> int:
             f"{path}: cannot be written: {error.strerror}; give another folder with --socket"
         ) from None
     secrets = _ask(options.user, code=options.code, stdin=options.password_stdin)
-    return _run(config, secrets, socket, options.log_format)
+    return start(config, secrets, socket, options.log_format)
 
 
 def run(config: Config, socket: str, log_format: str) -> int:
@@ -85,10 +85,11 @@ def run(config: Config, socket: str, log_format: str) -> int:
         secrets = Secrets(password=_password_of(config.client.password_file))
     else:
         secrets = _ask(config.client.user, code=False, stdin=False)
-    return _run(config, secrets, socket, log_format)
+    return start(config, secrets, socket, log_format)
 
 
-def _run(config: Config, secrets: Secrets, socket: str, log_format: str) -> int:
+def start(config: Config, secrets: Secrets, socket: str, log_format: str) -> int:
+    """Run a client with what it logs in with. Returns the exit status. Raises GatewayError."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the password was in our memory
     vault = Vault.create(secrets)
     try:

@@ -119,7 +119,8 @@ class Certificates:
         peer.certificate = None  # said and done once
         why = f"the certificate of {peer.name} was revoked on {date:%Y-%m-%d}"
         self._events.emit(Kind.REVOKED, why, peer=peer.name, warning=True)
-        await self._peers.part(peer, why)
+        await self._peers.end_session(peer, f"disconnected: {why}")
+        self._peers.goodbye([peer], why)  # not waited for: another may be on the list
 
     # --- Ends to come ----------------------------------------------------------------------------
 

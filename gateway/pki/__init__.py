@@ -25,6 +25,7 @@ from gateway.pki.certificates import (
     init,
     issue,
     renew,
+    self_signed,
 )
 from gateway.pki.crl import CRL_DAYS, listing, refresh, revoke
 
@@ -42,4 +43,5 @@ __all__ = [
     "refresh",
     "renew",
     "revoke",
+    "self_signed",
 ]

@@ -146,6 +146,20 @@ def _issue(name: str, directory: Path, *, kind: Kind, days: int, force: bool) ->
     return Pair(pair[1].path, pair[0].path)
 
 
+def self_signed(name: str, directory: Path) -> Pair:
+    """Make `DIR/NAME.crt` and `DIR/NAME.key` of nobody in particular: peers must pin it."""
+    now, key = book.now(), ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _builder(_subject(name), _subject(name), key.public_key(), now, now + _lifetime(LEAF_DAYS))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pair = _files(directory, name, certificate, key, force=False)
+    write(pair)
+    return Pair(pair[1].path, pair[0].path)
+
+
 def fingerprint_of(file: Path) -> str:
     """Return `sha256:HEX` of the certificate in a PEM file."""
     return fingerprint(load_certificate(file).public_bytes(serialization.Encoding.DER))

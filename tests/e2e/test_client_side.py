@@ -85,7 +85,7 @@ IN_BY_CODE = Secrets(password="planted", grant=GRANT, factor=True)
         (HandshakeError("grant", "the gateway's route is none"), "logged in at vpn.example:443, b"),
         (Refused("wrong-name", "it names gw-b"), "is not the gateway that you trust: it nam"),
         (MalformedError("too long"), "does not speak our protocol: too long"),
-        (tls(ssl.SSLCertVerificationError(), verify_code=20),
+        (tls(ssl.SSLCertVerificationError(), verify_code=20, verify_message=""),
          "is not the gateway that you trust: the peer's certificate is signed by a CA we do not"),
         (tls(ssl.SSLError(), reason="WRONG_VERSION_NUMBER"),
          "vpn.example:443: what answers there does not speak TLS"),

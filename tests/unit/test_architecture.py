@@ -40,6 +40,12 @@ WALLS = {
         "socket", "asyncio", "time", "os", "pathlib", "subprocess", "gateway.system",
     },
     "gateway/supervisor.py": {"gateway.control", "gateway.protocol", "gateway.cli", "asyncio"},
+    "gateway/pki": {
+        "gateway.control", "gateway.dataplane", "gateway.supervisor", "gateway.cli",
+        "gateway.config",
+    },
+    "gateway/revocation.py": {"socket", "asyncio", "time", "os", "gateway.pki", "gateway.control"},
+    "gateway/direct/ticket.py": {"socket", "asyncio", "time", "os", "secrets", "gateway.config"},
     "gateway": {"lab", "scapy", "docker"},
     "lab": {"gateway"},
 }  # fmt: skip

@@ -26,7 +26,7 @@ from gateway.access.users import Users
 from gateway.identity import Authority, Identity
 from gateway.protocol.handshake import Initiator, Party
 from gateway.protocol.login import Grant, Login
-from gateway.supervisor import CONTROL_UID
+from gateway.system.privileges import CONTROL_UID
 from tests.netns.gateway import swarm
 from tests.netns.gateway.hub import Hub, Swarm, hub_with
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.supervisor import CONTROL_UID
+from gateway.system.privileges import CONTROL_UID
 from tests.netns.gateway import crowd
 from tests.netns.gateway.crowd import crowd_at, logging_in, name_of
 from tests.netns.gateway.two_gateways import wait_until
