@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
+    from gateway.config import Config
     from tests.planes import Plane
 
 CHEAP = Cost(memory=8, passes=1, lanes=1)
@@ -140,11 +141,13 @@ class RecordedKernel:
         if self.refuse and wanted - self.covered:
             raise GatewayError("refused by the test")
         self.covered = wanted
-        self.routes = {
+        pooled = {
             route
             for route in self.routes
-            if route in wanted or any(ip_network(route).subnet_of(pool) for pool in self.pools)
+            for pool in self.pools
+            if ip_network(route).network_address in pool
         }
+        self.routes &= wanted | pooled
 
     async def set_routes(self, prefixes: Iterable[Any]) -> None:
         self.routes = {str(prefix) for prefix in prefixes}
@@ -155,6 +158,7 @@ class RecordedEnforcement:
     """Rights as they would stand."""
 
     rights: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    configs: list[Config] = field(default_factory=list)
     refuse: bool = False
 
     async def admit(self, addresses: Iterable[Any], groups: Iterable[str]) -> None:
@@ -170,8 +174,11 @@ class RecordedEnforcement:
         kept = set(map(str, addresses))
         self.rights = {one: groups for one, groups in self.rights.items() if one in kept}
 
-    async def change(self, config: object) -> None:
-        pass
+    async def change(self, config: Config) -> None:
+        self.configs.append(config)
+        if self.refuse:
+            self.refuse = False  # back to the old ones, it works again
+            raise GatewayError("refused by the test")
 
 
 class Side:
@@ -203,11 +210,12 @@ class Side:
         if (settings := self.config.users) is not None:
             self.kernel.pools = settings.pool
             self.users = Users.open(settings.database, create=True, cost=CHEAP)
+            self.logins = Logins(self.users, remember=settings.remember, limits=self.config.bans)
             self.peers.people = People(
                 self.peers,
                 self.credentials.authority,
                 users=self.users,
-                logins=Logins(self.users, remember=settings.remember, limits=self.config.bans),
+                logins=self.logins,
                 pool=Pool(settings.pool),
                 enforcement=self.enforcement,  # type: ignore[arg-type]
             )
@@ -276,7 +284,8 @@ async def two_sides(folder: Path, more: str = "") -> AsyncIterator[tuple[Side, S
         await asyncio.gather(*tasks, return_exceptions=True)
         for side in sides:
             if side.peers.people is not None:
-                side.people.close()
+                side.logins.close()
+                side.users.close()
         for sock in listening:
             sock.close()
 

@@ -38,6 +38,8 @@ class Kind(StrEnum):
     DISCONNECTED = "disconnected"  # by command, or the peer said goodbye
     REFUSED = "refused"  # a caller
     LOGIN_REFUSED = "login-refused"  # one who says that they are a user
+    LOGGED_IN = "logged-in"  # a user's device: its addresses and groups
+    LOGGED_OUT = "logged-out"  # nothing is left of it
     RIGHTS = "rights"  # a user's groups changed
     DATA_PLANE = "data-plane"  # a new one is in service
     RELOADED = "reloaded"

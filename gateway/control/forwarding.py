@@ -131,6 +131,8 @@ class Forwarding:
         """Tell the route table as it is now; one telling does for all who ask meanwhile."""
         if self._next is None:
             self._next = self._peers.start(self._tell_next())
+            # Whoever waits hears of a failure; perhaps nobody waits any more.
+            self._next.add_done_callback(lambda told: told.cancelled() or told.exception())
         await asyncio.shield(self._next)
 
     async def _tell_next(self) -> None:

@@ -93,11 +93,6 @@ class People:
         pool = Pool(settings.pool)
         return cls(peers, authority, users=users, logins=logins, pool=pool, enforcement=enforcement)
 
-    def close(self) -> None:
-        """Judge no more logins."""
-        self._logins.close()
-        self._users.close()
-
     @property
     def settings(self) -> configuration.Users:
         """What the configuration says of them now."""
@@ -181,12 +176,14 @@ class People:
                 "devices",
                 f"{self.settings.devices} devices of {user.name} are logged in, which is the most",
             )
+        lease = self._users.lease(user.name, device)
         try:
-            addresses = self._pool.take(user.name, device, self._users.lease(user.name, device))
+            addresses = self._pool.take(user.name, device, lease)
         except PoolEmptyError as error:
             log.warning("a login of %s: %s; make users.pool wider", name, error)
             raise HandshakeError("no-address", "the gateway has no address left to give") from None
-        self._users.keep_lease(user.name, device, addresses)
+        if addresses != lease:
+            self._users.keep_lease(user.name, device, addresses)
         return self._enter(user, device, addresses, visits=1)
 
     def _of(self, user: str) -> list[Device]:
@@ -240,7 +237,14 @@ class People:
         except GatewayError as error:
             log.error("peer %s: %s", device.name, error)
             raise HandshakeError("not-ready", "cannot set its rights") from None
+        new = not device.current
         await self._peers.establish(device, channel, session)
+        if new:
+            addresses = " ".join(map(str, device.addresses))
+            self._peers.events.emit(
+                Kind.LOGGED_IN, f"logged in: {addresses}, {_said(device)}", peer=device.name,
+                user=device.user, addresses=addresses, groups=" ".join(device.groups),
+            )  # fmt: skip
 
     async def _admit(self, device: Device) -> None:
         device.admitted = True  # said first: whoever takes it away must know of the attempt
@@ -273,8 +277,8 @@ class People:
                 if device.admitted:
                     await self._admit(device)
                 self._peers.events.emit(
-                    Kind.RIGHTS, f"is in {', '.join(device.groups) or 'no group'} now",
-                    peer=device.name,
+                    Kind.RIGHTS, f"{_said(device)} from now on", peer=device.name,
+                    groups=" ".join(device.groups),
                 )  # fmt: skip
         await asyncio.gather(*ended)
 
@@ -284,6 +288,8 @@ class People:
             device.changed.clear()
             await device.changed.wait()
         self._peers.remove(device.name)
+        if device.admitted:
+            self._peers.events.emit(Kind.LOGGED_OUT, "logged out", peer=device.name)
         self._leaving[device.name] = leaving = asyncio.create_task(self._leave(device))
         leaving.add_done_callback(lambda _: self._leaving.pop(device.name))
 
@@ -337,6 +343,10 @@ class People:
         """How many are here, and how logins ended."""
         online = {one.user for one in self.devices if one.session is not None}
         return {"online": len(online), "logins": dict(self.outcomes)}
+
+
+def _said(device: Device) -> str:
+    return f"in {', '.join(device.groups)}" if device.groups else "in no group"
 
 
 class Visit:

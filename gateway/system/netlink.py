@@ -33,7 +33,7 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv6Interface, IPv6Network, ip_interface, ip_network
 from socket import AF_INET, AF_INET6, AF_UNIX
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
@@ -316,7 +316,7 @@ class Kernel:
             route
             for route in self._routes - wanted
             if not any(
-                route.version == pool.version and route.subnet_of(cast("Any", pool))
+                route.network_address in pool and route.prefixlen >= pool.prefixlen
                 for pool in self._pools
             )
         }

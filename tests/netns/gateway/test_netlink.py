@@ -216,6 +216,31 @@ def test_what_a_dead_predecessor_left() -> None:
     in_fresh_namespace(story)
 
 
+def test_what_leads_into_a_pool_outlives_a_predecessor() -> None:
+    async def story() -> None:
+        with device():
+            pool, user = nets("10.0.8.0/24", "fd00:8::/64"), nets("10.0.8.5/32", "fd00:8::5/128")
+            dead = Kernel("tun0")
+            await dead.start(BOTH, SITE_B, pool)
+            assert "unreachable 10.0.8.0/24 proto 155 metric 4294967294" in routes(4)
+            await dead.add_routes([*user, *nets("10.0.9.5/32")])
+            abandon(dead)
+            kernel = Kernel("tun0")
+            await kernel.start(BOTH, SITE_B, pool)
+            through = [one for one in routes(4) if "dev tun0 proto 155" in one]
+            assert through == ["10.0.8.5 dev tun0 proto 155 scope link"]
+            assert any(one.startswith("fd00:8::5 dev tun0 proto 155") for one in routes(6))
+            await kernel.cover(nets("10.10.9.0/24"))  # a reload
+            assert [one for one in routes(4) if "dev tun0 proto 155" in one] == through
+            assert "unreachable 10.0.8.0/24 proto 155 metric 4294967294" in routes(4)
+            assert BARRIERS[0] not in routes(4)
+            await kernel.set_routes([])
+            assert not [one for one in routes(4) if "dev tun0 proto 155" in one]
+            await kernel.clean()
+
+    in_fresh_namespace(story)
+
+
 def test_set_routes_puts_right_what_the_kernel_dropped() -> None:
     async def story() -> None:
         with device():

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.protocol import keys
-from gateway.protocol.login import BLOCK, MAX_SEALED, TAG, Grant, Login, seal, unseal
+from gateway.protocol.login import BLOCK, MAX_ROUTES, MAX_SEALED, TAG, Grant, Login, seal, unseal
 from gateway.protocol.messages import MalformedError
 
 KEY, BOUND = os.urandom(32), os.urandom(32)
@@ -171,10 +171,10 @@ def test_padding_has_one_length() -> None:
 
 def test_as_many_routes_as_may_be_fit() -> None:
     """And whatever is longer than a message allows is an error of ours, before it is sent."""
-    most = msgspec.structs.replace(GRANT, routes=["255.255.255.255/32"] * 200)
+    most = msgspec.structs.replace(GRANT, routes=["255.255.255.255/32"] * MAX_ROUTES)
     assert len(seal(KEY, most, BOUND)) <= MAX_SEALED
     longest = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"
-    most = msgspec.structs.replace(GRANT, routes=[longest] * 200)
+    most = msgspec.structs.replace(GRANT, routes=[longest] * MAX_ROUTES)
     assert len(seal(KEY, most, BOUND)) <= MAX_SEALED
     with pytest.raises(ValueError, match="Grant of"):
         seal(KEY, msgspec.structs.replace(GRANT, search=["x" * 20_000]), BOUND)
