@@ -65,7 +65,7 @@ def run(engine: Engine, only: str | None = None, ends: Ends | None = None) -> li
             if not modules:
                 continue
             engine.emit(Event(", ".join(f"check {m.NUMBER}: {m.CLAIM}" for m in modules)))
-            with ThreadPoolExecutor(max_workers=len(modules)) as pool:
+            with ThreadPoolExecutor(len(modules) if ends.side_by_side else 1) as pool:
                 results += pool.map(lambda module: _perform(module, ends), modules)
     return sorted(results, key=lambda result: result.number)
 

@@ -56,7 +56,8 @@ SPOOFED: Final = "spoofed"
 FILTER: Final = 0  # NF_IP_PRI_FILTER, linux/netfilter_ipv4.h
 SRCNAT: Final = 100  # NF_IP_PRI_NAT_SRC
 _COMMENT: Final = 120  # bytes; nft takes 128
-_ICMP: Final = {4: "icmp", 6: "ipv6-icmp"}
+_NUMBERS: Final = {"tcp": 6, "udp": 17}  # names would need /etc/protocols
+_ICMP: Final = {4: 1, 6: 58}
 _IP: Final = {4: "ip", 6: "ip6"}
 _REJECT: Final[Statement] = {"reject": {"type": "icmpx", "expr": "admin-prohibited"}}
 _ACCEPT: Final[Statement] = {"accept": None}
@@ -215,7 +216,7 @@ def _matches(rule: Rule, far: str, port: str) -> list[Statement]:
     if rule.protocol == "icmp":
         found.append(_match(_meta("l4proto"), _ICMP[version]))
     elif rule.protocol is not None:
-        found.append(_match(_meta("l4proto"), rule.protocol))
+        found.append(_match(_meta("l4proto"), _NUMBERS[rule.protocol]))
         if rule.ports:
             field = {"payload": {"protocol": rule.protocol, "field": port}}
             found.append(_match(field, _ports(rule.ports)))

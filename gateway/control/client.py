@@ -113,6 +113,11 @@ class ClientSide:
         return () if self._tunnel is None else self._tunnel.closed
 
     @property
+    def login_at(self) -> IPAddress | None:
+        """Where we learn our prefixes, if that is still to be, and we know its address."""
+        return self._gateway.numeric if self._tunnel is None else None
+
+    @property
     def user(self) -> str:
         """Who logs in."""
         return self._client.user

@@ -140,7 +140,8 @@ class ControlPlane:
         prefixes = [prefix for peer in peers for prefix in peer.prefixes]
         if self._client is not None:
             prefixes += self._client.closed
-        await self._kernel.start(self._tun, prefixes, pools)
+        login_at = None if self._client is None else self._client.login_at
+        await self._kernel.start(self._tun, prefixes, pools, login_at)
         if self._client is not None:
             await self._client.start(self._peers)
         await self._enforcement.start()  # before anybody has a session, and so a route

@@ -44,6 +44,7 @@ from gateway.system import batch
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
     from collections.abc import Set as AbstractSet
+    from ipaddress import IPv4Address, IPv6Address
 
     from gateway.config import Interface, Network, Tun
 
@@ -90,12 +91,19 @@ class Kernel:
         self._raised_link = False
 
     async def start(
-        self, tun: Tun, prefixes: Iterable[Network], pools: Iterable[Network] = ()
+        self,
+        tun: Tun,
+        prefixes: Iterable[Network],
+        pools: Iterable[Network] = (),
+        login_at: IPv4Address | IPv6Address | None = None,
     ) -> None:
         """Link up, addresses, a barrier for each prefix and pool, and no debris of a predecessor.
 
         Its routes stay where they lead to one of the prefixes, or into a pool: a data plane that
         outlived it still moves packets through them. `set_routes` decides about those.
+
+        `login_at`: the gateway of a client that learns its prefixes from it. Until then (`cover`)
+        a killed client's barriers stay, but for those that the gateway itself is behind.
         """
         async with self._lock:
             self._netlink = AsyncIPRoute()
@@ -108,9 +116,10 @@ class Kernel:
             await self._set_link(tun.mtu, was_up=was_up)
             await self._set_addresses(set(tun.addresses))
             await self._change_routes(remove=self._astray(wanted))
+            kept = {one for one in self._barriers if login_at is not None and login_at not in one}
             await self._change_barriers(
                 add=wanted - self._barriers,
-                remove=(self._barriers | self._old_barriers) - wanted,
+                remove=(self._barriers | self._old_barriers) - wanted - kept,
             )
 
     async def cover(self, prefixes: Iterable[Network]) -> None:

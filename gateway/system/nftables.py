@@ -100,7 +100,7 @@ def _run(
 ) -> subprocess.CompletedProcess[str]:
     program = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{_PLACES}")
     if program is None:
-        raise GatewayError("nft: not found; install the package nftables")
+        raise GatewayError("nft: not found, and filtering needs it; install the package nftables")
     text = "" if commands is None else json.dumps({"nftables": list(commands)})
     try:
         return subprocess.run(

@@ -44,6 +44,9 @@ class Ends(ABC):
     hops: ClassVar[int]
     """How many nodes forward a packet from one end to the other: by so much its TTL drops."""
 
+    side_by_side: ClassVar[bool] = True
+    """Whether checks that only need the tunnel may run at once."""
+
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 

@@ -1,6 +1,6 @@
-"""Ends that are single machines: a user's client and a host behind its gateway (report, 3.2).
+"""Ends that are single machines: two clients (report, 3.1), or one and a host of a site (3.2).
 
-They stand only while a check runs: `standing` starts what a person would, and ends it.
+Their tunnel stands only while checks run: `standing` starts what a person would, and ends it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from lab.accounts import accounts
@@ -15,7 +16,7 @@ from lab.checks.base import RECOVERY, TTL, Direction, ping
 from lab.checks.ends import Ends, Outage, Reach
 from lab.errors import LabError, NotHealthyError
 from lab.topology import Role
-from lab.users.laptop import Laptop, Session
+from lab.users.laptop import LOGIN, Laptop, Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lab.topology import Node, Topology
 
 _PAUSE: Final = 0.1  # s between two looks
+_TICKET: Final = "/run/direct.ticket"
 
 
 def choose(engine: Engine, names: Sequence[str]) -> Ends:
@@ -31,6 +33,8 @@ def choose(engine: Engine, names: Sequence[str]) -> Ends:
     topology = engine.topology
     nodes = [_node(topology, name) for name in names]
     roles = sorted(node.role for node in nodes)
+    if roles == [Role.CLIENT, Role.CLIENT] and len({*names}) > 1:
+        return Direct(engine, *nodes)
     if roles == [Role.CLIENT, Role.HOST]:
         client, host = sorted(nodes, key=lambda node: node.role)
         gateway = topology.gateway_of(host.site or "")
@@ -39,7 +43,7 @@ def choose(engine: Engine, names: Sequence[str]) -> Ends:
         return Guest(engine, client, host, gateway)
     raise LabError(
         f"--between: no tunnel has the ends {', '.join(names)}; name a client and a host, as"
-        " roadwarrior,host-a"
+        " roadwarrior,host-a, or two clients"
     )
 
 
@@ -162,4 +166,108 @@ class Guest(Lone):
 
     def barrier(self, way: Direction) -> str:
         """The client itself."""
+        return way.source.name
+
+
+class Direct(Lone):
+    """Two machines with nothing behind them, joined by one command on each: `gateway direct`."""
+
+    hops: ClassVar[int] = 0
+    side_by_side: ClassVar[bool] = False  # one's control crosses the WAN, which another watches
+
+    def __init__(self, engine: Engine, dialling: Node, listening: Node) -> None:
+        super().__init__(engine)
+        self._nodes = (dialling, listening)
+        address = self.topology.public_address(listening)
+        self._laptops = [Laptop(engine, node, address) for node in self._nodes]
+        self._sessions: list[Session] = []
+        self._ticket = ""
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Run both commands; end the one that dials first, so that it need not wonder."""
+        try:
+            self._listen()
+            self._dial()
+            self.settle(RECOVERY)
+            yield
+        finally:
+            for session in reversed(self._sessions):
+                session.end()
+
+    def _listen(self) -> None:
+        """Run the command that makes the ticket, and take that."""
+        listening = self._laptops[1]
+        argv = ["gateway", "direct", "--listen", "--ticket-file", _TICKET]
+        self.engine.run(listening.name, ["rm", "-f", _TICKET])
+        session = Session(listening, argv, ())
+        self._sessions = [session, *self._sessions[1:]]
+        deadline = time.monotonic() + LOGIN
+        while True:
+            done = self.engine.run(listening.name, ["cat", _TICKET])
+            if done.ok and done.stdout.endswith("\n"):
+                self._ticket = done.stdout.strip()
+                return
+            if time.monotonic() >= deadline:
+                raise LabError(f"{listening.name}: gateway direct: no ticket: {session.last()}")
+            time.sleep(_PAUSE)
+
+    def _dial(self) -> None:
+        """Run the command that takes the ticket, and wait for the session."""
+        argv = ["gateway", "direct", self._laptops[0].gateway]
+        session = self._laptops[0].login(argv, self._ticket)
+        self._sessions = [self._sessions[0], session]
+
+    def _kill(self, *places: int) -> None:
+        for place in places:
+            self._sessions[place].kill()
+
+    def _join_again(self) -> None:
+        """Start the listener; its new ticket needs a new start of the other one, too."""
+        self._listen()
+        self._kill(1)
+        self._dial()
+
+    def ways(self, *versions: int) -> list[Direction]:
+        """Both, for each version of IP."""
+        inside = [laptop.addresses() for laptop in self._laptops]
+        one, other = zip(self._nodes, inside, strict=True)
+        return [
+            Direction(source, target, version, own[version], far[version])
+            for version in versions
+            for (source, own), (target, far) in ((one, other), (other, one))
+        ]
+
+    def nobody(self, way: Direction) -> str:
+        """The last address of the tunnel's four."""
+        return str(ip_interface(f"{way.address}/30").network[3])
+
+    def segment(self) -> Reach:
+        """Over the router: the one way on which there is one."""
+        return self.near()[0]
+
+    def near(self) -> list[Reach]:
+        """Each other, by the addresses that the WAN knows."""
+        one, other = self._nodes
+        return [self._over_the_wan(one, other), self._over_the_wan(other, one)]
+
+    def dialling(self) -> list[tuple[Node, Node]]:
+        """The first connects to the second."""
+        return [self._nodes]
+
+    def peer_name(self, node: Node) -> str:
+        """Whatever it is called where no name was given."""
+        status = self._laptops[0].status() or {"peers": [{"name": node.name}]}
+        return str(status["peers"][0]["name"])
+
+    def outages(self) -> list[Outage]:
+        """Both killed, each by itself (after a clean stop neither promises anything)."""
+        one, other = (node.name for node in self._nodes)
+        return [
+            Outage(f"gateway direct on {one} killed", lambda: self._kill(1), self._dial),
+            Outage(f"gateway direct on {other} killed", lambda: self._kill(0), self._join_again),
+        ]
+
+    def barrier(self, way: Direction) -> str:
+        """The machine that begins."""
         return way.source.name

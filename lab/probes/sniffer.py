@@ -25,6 +25,7 @@ _NAMES: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 _WITH_PORTS: Final = (6, 17)
 _FRAGMENT_HEADER: Final = 44  # IPv6 next header
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6  # linux/if_packet.h
+_NO_HARDWARE: Final = 65534  # ARPHRD_NONE, linux/if_arp.h: a TUN, whose packets have no frame
 _RCVBUFFORCE: Final = 33  # SO_RCVBUFFORCE
 _BUFFER: Final = 32 << 20
 
@@ -45,12 +46,14 @@ class Sniffer:
         """Take every frame that waits."""
         while True:
             try:
-                frame, (interface, *_) = self.socket.recvfrom(1 << 17)
+                frame, (interface, kind, _, hardware, _) = self.socket.recvfrom(1 << 17)
             except BlockingIOError:
                 return
             if interface != "lo":
                 self.interfaces.add(interface)
-                self.take(frame)
+                self.take(
+                    frame if hardware != _NO_HARDWARE else bytes(12) + kind.to_bytes(2) + frame
+                )
 
     def take(self, frame: bytes) -> None:
         """Count one Ethernet frame."""

@@ -246,6 +246,10 @@ def test_a_command_cleans_up(world: World) -> None:
     assert laptop.pings(WEB)
     assert laptop.pings(WEB6)
     laptop.kill()
+    password.write_text("wrong\n")
+    laptop.launch()
+    assert laptop.ends() == 1  # and does not open a door that was shut before it came
+    assert laptop.lines("still stands; remove it with: gateway client --clean")
     assert "twosite-client" in laptop.network()["nft list ruleset"]
     laptop.inside(*GATEWAY, "client", "--clean", "--socket", laptop.socket)
     assert laptop.network() == before

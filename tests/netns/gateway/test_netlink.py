@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -212,6 +212,36 @@ def test_what_a_dead_predecessor_left() -> None:
             assert not [one for one in routes(4) if "155" in one and "dev" in one]
             await kernel.clean()
             assert everything() == before
+
+    in_fresh_namespace(story)
+
+
+def test_what_a_killed_client_closed_stays_closed_until_the_login() -> None:
+    async def story() -> None:
+        with device():
+            before = Kernel("tun0")
+            await before.start(BOTH, SITE_B)
+            abandon(before)
+            kernel = Kernel("tun0")
+            await kernel.start(BOTH, [], login_at=ip_address("203.0.113.2"))
+            assert routes(4) == [CONNECTED, *BARRIERS]
+            await kernel.cover(nets("10.0.4.2/32"))
+            assert routes(4) == [CONNECTED, BARRIERS[0]]
+            await kernel.clean()
+
+    in_fresh_namespace(story)
+
+
+def test_a_barrier_before_the_gateway_itself_falls() -> None:
+    async def story() -> None:
+        with device():
+            before = Kernel("tun0")
+            await before.start(BOTH, nets("0.0.0.0/1", "128.0.0.0/1"))
+            abandon(before)
+            kernel = Kernel("tun0")
+            await kernel.start(BOTH, [], login_at=ip_address("203.0.113.2"))
+            assert routes(4) == [CONNECTED, "unreachable 0.0.0.0/1 proto 155 metric 4294967294"]
+            await kernel.clean()
 
     in_fresh_namespace(story)
 

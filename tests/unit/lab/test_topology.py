@@ -74,6 +74,43 @@ def test_finds_who_belongs_where(topology: Topology) -> None:
     assert topology.full_name("gw-a") == "twosite-gw-a"
 
 
+def test_a_gateway_behind_a_nat_is_on_one_of_its_two_networks(
+    topology: Topology, crowd: Topology
+) -> None:
+    def networks(of: Topology) -> list[str]:
+        return [port.network for port in of.nodes["gw-a"].ports]
+
+    assert networks(topology) == ["site-a", "wan-a"]
+    assert networks(crowd) == ["site-a", "dmz-a"]
+    assert "dmz-a" not in topology.networks
+    assert "dmz-a" not in {port.network for port in crowd.router.ports}
+
+
+def test_the_wan_knows_a_gateway_by_its_nat_s_address(topology: Topology, crowd: Topology) -> None:
+    for of, address in ((topology, "203.0.113.2"), (crowd, "203.0.113.9")):
+        assert of.public_address(of.nodes["gw-a"]) == address
+        assert of.wan_of(of.nodes["gw-a"]).name == "wan-a"
+        assert of.public_address(of.nodes["gw-b"], 6) == "2001:db8:b::2"
+    assert crowd.public_address(crowd.nodes["roadwarrior"]) == "198.18.5.2"
+
+
+def test_users_come_with_a_client_alone(compose_text: str, crowd: Topology) -> None:
+    people = crowd.nodes["gw-a"].people
+    assert people is not None
+    assert people.members == {"alice": "staff", "bob": "guests"}
+    assert [str(prefix) for prefix in people.pool] == ["10.0.8.0/24", "fd00:8::/64"]
+    assert parse(compose_text, {}, profiles=["nat", "web"]).nodes["gw-a"].people is None
+    assert [node.name for node in crowd.clients] == ["roadwarrior", "roadwarrior-2"]
+
+
+def test_rules_follow_the_subnets(compose_text: str) -> None:
+    moved = parse(compose_text, {"LAN_A": "10.50.0"}, profiles=["roadwarrior"])
+    people = moved.nodes["gw-a"].people
+    assert people is not None
+    assert "10.50.0.3/32 icmp" in people.groups["guests"].allow
+    assert people.dns == ("10.50.0.3",)
+
+
 def test_variables_choose_other_subnets(compose_text: str) -> None:
     moved = parse(compose_text, {"LAN_A": "10.50.0", "LAB_NAME": "other"})
     assert moved.name == "other"
@@ -135,6 +172,14 @@ def test_the_small_one_is_right() -> None:
         ("listens: true", "transit: 1", "services.g.x-lab.transit: must be true or false"),
         ("listens: true", "dataplane: udp_gso=no", "g.x-lab.dataplane: 'udp_gso=no' is no"),
         ("listens: true", "dataplane: udp_gso", "g.x-lab.dataplane: 'udp_gso' is no"),
+        ("listens: true", "behind: r", "services.g.x-lab.behind: r is no NAT"),
+        ("listens: true", "behind: q", "services.g.x-lab.behind: q is no NAT"),
+        ("listens: true", "users: {pool: [x]}", "services.g.x-lab.users.pool[0]: 'x'"),
+        ("listens: true", "users: {pool: []}", "services.g.x-lab.users.groups: is missing"),
+        ("role: router}", "role: client}", "services: the lab needs exactly one router"),
+        ("role: host, site: s", "role: nat, inside: s", "services.h.networks: a NAT has two"),
+        ("role: router", "role: nat", "services.r.x-lab.inside: is missing"),
+        ("role: router", "role: nat, inside: s", "services.r.networks: a NAT has two"),
         ("listens: true", "connects: [h]", "services.g.x-lab.connects: h is no gateway"),
         ("site: s, tunnel", "site: t, tunnel", "services.g.x-lab.site: t is none of its networks"),
         (", w: {ipv4_address: 10.2.0.2}}", "}", "services.g.networks: a gateway has two"),
