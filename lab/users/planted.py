@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NUMBER: Final = 7
 CLAIM: Final = (
-    "no password, one-time secret or token shows in any log, argv, environ, status, error"
+    "no password, one-time secret or key shows in any log, argv, environ, status, error"
 )
 USER: Final = "alice"
 _TIMEOUT: Final = 30.0  # s for a node
