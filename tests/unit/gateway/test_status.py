@@ -125,3 +125,18 @@ def test_what_users_may_reach(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     status.show_policy(None)
     assert "no [users]" in capsys.readouterr().out
+
+
+def test_when_certificates_expire(capsys: pytest.CaptureFixture[str]) -> None:
+    day = 86_400
+    left = [399 * day + 5, day - 1, -1, None]
+    peers = [PEER | {"certificate_expires": one} for one in left]
+    status.show(
+        {"name": "gw-x", "ready": True, "uptime": 61, "listen": "[::]:55555", "peers": peers,
+         "tun": {"name": "tun0", "addresses": []}, "drops": {}, "certificate_expires": 30 * day}
+    )  # fmt: skip
+    first, titles, *rows = capsys.readouterr().out.splitlines()
+    assert first.endswith(", certificate 30 d")
+    place = titles.index("certificate")
+    cells = [row[place : place + len("certificate")].strip() for row in rows[:4]]
+    assert cells == ["399 d", "0 d", "expired", "-"]
