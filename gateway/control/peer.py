@@ -154,7 +154,8 @@ class Device(Peer):
         super().__init__(config, NO_TRUST, timers)
         self.user = user.name
         self.device = device
-        self.groups = tuple(user.groups)
+        self.added = user.added  # tells them from another user of the same name
+        self.groups = user.groups
         self.addresses = addresses
         self.admitted = False  # the kernel knows what it may reach
         self.visits = 0  # logins under way

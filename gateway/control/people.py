@@ -229,10 +229,10 @@ class People:
     async def establish(self, device: Device, channel: Channel, session: Session) -> None:
         """Both sides proved the keys: rights first, then all that any peer gets."""
         try:
-            user = self._users.get(device.user)  # they may have been removed meanwhile
+            user = self._user_of(device)  # they may have been removed meanwhile
             if user is None or not user.enabled:
                 raise HandshakeError("login", "wrong user name or password")
-            device.groups = tuple(user.groups)
+            device.groups = user.groups
             await self._admit(device)
         except GatewayError as error:
             log.error("peer %s: %s", device.name, error)
@@ -265,22 +265,29 @@ class People:
                 log.warning("cannot see changes of users: %s", error)
 
     async def look(self) -> None:
-        """Bring who is here in line with the database."""
-        ended = []
+        """Bring who is here in line with the database. Raises GatewayError."""
+        others = []
         for device in self.devices:
-            user = self._users.get(device.user)
+            user = self._user_of(device)
             if user is None or not user.enabled:
                 device.wanted = False  # whatever is under way comes to nothing
-                ended.append(self._peers.part(device, "removed" if user is None else "disabled"))
-            elif device.groups != tuple(user.groups):
-                device.groups = tuple(user.groups)
-                if device.admitted:
-                    await self._admit(device)
-                self._peers.events.emit(
-                    Kind.RIGHTS, f"{_said(device)} from now on", peer=device.name,
-                    groups=" ".join(device.groups),
-                )  # fmt: skip
-        await asyncio.gather(*ended)
+                why = "removed" if user is None else "disabled"
+                self._peers.start(self._peers.part(device, why))
+            elif device.groups != user.groups:
+                others.append((device, user.groups))
+        for device, groups in others:
+            if device.admitted:
+                await self.enforcement.admit(device.addresses, groups)
+            device.groups = groups
+            self._peers.events.emit(
+                Kind.RIGHTS, f"{_said(device)} from now on", peer=device.name,
+                groups=" ".join(groups),
+            )  # fmt: skip
+
+    def _user_of(self, device: Device) -> User | None:
+        """Whose device it is; None: removed, perhaps with another of the name in their place."""
+        user = self._users.get(device.user)
+        return user if user is not None and user.added == device.added else None
 
     async def _look_after(self, device: Device) -> None:
         """Wait until nothing of a device is left; then give back what it had."""
@@ -325,10 +332,15 @@ class People:
         return self._enter(user, device, lease, visits=0)
 
     async def readmit(self) -> None:
-        """Set the rights of who was revived, and of nobody else. Raises GatewayError."""
+        """Set the rights of who was revived, and of nobody else; without rights nobody goes on."""
         revived = [device for device in self.devices if device.current]
-        await asyncio.gather(*(self._admit(device) for device in revived))
-        await self.enforcement.retain([one for each in self.devices for one in each.addresses])
+        try:
+            await asyncio.gather(*(self._admit(device) for device in revived))
+            await self.enforcement.retain([one for each in self.devices for one in each.addresses])
+        except GatewayError as error:
+            log.error("users must log in again: %s", error)
+            for device in revived:
+                self._peers.start(self._peers.part(device, "cannot set its rights"))
 
     def change(self) -> None:
         """The configuration is another one."""

@@ -467,3 +467,62 @@ def test_many_at_once_share_the_telling_of_routes(tmp_path: Path) -> None:
         assert len(told[-1]) == 11
 
     with_users(story, tmp_path)
+
+
+def test_another_user_of_the_same_name_is_another_user(tmp_path: Path) -> None:
+    """Removed and added between two looks at the database."""
+
+    async def story(a: Side, _: Side) -> None:
+        laptop = Laptop(tmp_path, "alice", "laptop")
+        await laptop.log_in(a)
+        a.users.remove("alice")
+        a.users.add("alice", "of somebody else", ["staff"])
+        await until(lambda: laptop.peer.session is None)
+        await until(lambda: a.people.devices == [])
+
+    with_users(story, tmp_path)
+
+
+def test_rights_that_cannot_be_set_keep_nobody_out_but_users(tmp_path: Path) -> None:
+    async def story(a: Side, b: Side) -> None:
+        await meet(b, a)
+        alice, bob = Laptop(tmp_path, "alice", "laptop"), Laptop(tmp_path, "bob", "phone")
+        await alice.log_in(a)
+        await bob.log_in(a)
+        a.enforcement.refuse = True
+        # A removal is not held up by groups that cannot be changed; those are tried again.
+        a.users.set_groups("alice", ["guests"])
+        a.users.remove("bob")
+        await until(lambda: a.people.find(bob.name) is None)
+        assert alice.at(a).groups == ("staff",)
+        a.enforcement.refuse = False
+        await until(lambda: alice.at(a).groups == ("guests",))
+        # A new data plane, or a control plane before us: gateways are served all the same.
+        a.enforcement.refuse = True
+        sessions = [link.LiveSession(index=i, peer=s["peer"]) for i, s in a.dataplane.live.items()]
+        await a.peers.forwarding.take_over(link.Ready(pid=7, sessions=sessions))
+        await until(lambda: a.people.find(alice.name) is None)
+        assert {one["peer"] for one in a.dataplane.live.values()} == {"gw-b"}
+        assert a.peer.session is not None
+
+    with_users(story, tmp_path)
+
+
+def test_what_happens_is_told(tmp_path: Path) -> None:
+    async def story(a: Side, _: Side) -> None:
+        seen: list[Event] = []
+        a.events.watch(seen.append)
+        laptop = Laptop(tmp_path, "alice", "laptop")
+        await laptop.log_in(a)
+        first, second = (str(address) for address in laptop.at(a).addresses)
+        await laptop.log_in(a)
+        await laptop.leave()
+        await until(lambda: a.people.devices == [])
+        told = [(one.kind, one.text) for one in seen if one.kind.startswith("logged")]
+        assert told == [
+            (Kind.LOGGED_IN, f"logged in: {first} {second}, in staff"),
+            (Kind.LOGGED_OUT, "logged out"),
+        ]
+        await until(lambda: not any(peer == laptop.name for _, peer in a.events.counts))
+
+    with_users(story, tmp_path)
