@@ -24,7 +24,7 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.access import policy
 from gateway.access.policy import Count
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+AGAIN_AFTER: Final = 1.0  # seconds, when the table that somebody removed cannot be made
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Enforcement:
         self._placed_site: frozenset[Network] = frozenset()
         self._lock = asyncio.Lock()
         self._watched: socket.socket | None = None
-        self._mending: asyncio.Task[None] | None = None
+        self._doubt = asyncio.Event()  # is the table still there?
+        self._guard: asyncio.Task[None] | None = None
         # Its own thread: the loop's others may all wait for names to be looked up, for minutes.
         self._thread = ThreadPoolExecutor(1, "nft")
 
@@ -90,6 +93,7 @@ class Enforcement:
         async with self._lock:
             self._watched = nftables.watch()
             asyncio.get_running_loop().add_reader(self._watched, self._heard)
+            self._guard = asyncio.create_task(self._keep())
             self._wanted, _ = await self._read()
             await self._make()
 
@@ -221,25 +225,30 @@ class Enforcement:
             asyncio.get_running_loop().remove_reader(self._watched)
             self._watched.close()
             self._watched = None
+        if self._guard is not None:
+            self._guard.cancel()
+            self._guard = None
 
     def _heard(self) -> None:
         """Some table was removed: perhaps ours, perhaps by ourselves."""
-        assert self._watched is not None  # noqa: S101 - else nobody listens
-        if nftables.table_removed(self._watched) and self._mending is None:
-            self._mending = asyncio.create_task(self._mend())
+        if self._watched is not None and nftables.table_removed(self._watched):
+            self._doubt.set()
 
-    async def _mend(self) -> None:
-        async with self._lock:
-            self._mending = None  # what is heard from here on may be news
-            if self._users is None or self._watched is None:
-                return
+    async def _keep(self) -> None:
+        """Have the table, for ever: without it users reach everything."""
+        while True:
+            await self._doubt.wait()
+            self._doubt.clear()
             try:
-                found = await self._run(nftables.listed, "table", policy.FAMILY, policy.TABLE)
-                if found is None:
-                    log.warning("access control: somebody removed its table; it is made anew")
-                    await self._make()
+                async with self._lock:
+                    found = await self._run(nftables.listed, "table", policy.FAMILY, policy.TABLE)
+                    if found is None and self._users is not None:
+                        log.warning("access control: somebody removed its table; it is made anew")
+                        await self._make()
             except GatewayError as error:
                 log.error("access control: %s", error)
+                self._doubt.set()
+                await asyncio.sleep(AGAIN_AFTER)
 
     async def _settle(self) -> None:
         """Bring the kernel's sets in line with who is logged in."""

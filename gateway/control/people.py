@@ -276,9 +276,12 @@ class People:
             elif device.groups != user.groups:
                 others.append((device, user.groups))
         for device, groups in others:
-            if device.admitted:
-                await self.enforcement.admit(device.addresses, groups)
-            device.groups = groups
+            async with device.lock:  # who leaves takes its rights away after this
+                if self._peers.get(device.name) is not device:
+                    continue
+                if device.admitted:
+                    await self.enforcement.admit(device.addresses, groups)
+                device.groups = groups
             self._peers.events.emit(
                 Kind.RIGHTS, f"{_said(device)} from now on", peer=device.name,
                 groups=" ".join(groups),

@@ -7,6 +7,7 @@ NET_ADMIN alone, and only then talks to anybody.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -178,22 +179,20 @@ class ControlPlane:
             )
 
     async def _stop(self) -> None:
-        """Goodbye to the peers, then routes and addresses, then the data plane.
+        """Goodbye to the peers, then routes and addresses, the data plane, and the policy.
 
         Nobody is waited for longer than `LINGER`: not a peer that does not read, not a data plane
-        that hangs. Its end destroys the sessions.
+        that hangs. Its end destroys the sessions. The policy goes when it is gone: what users send
+        is judged as long as there is a session. What fails keeps nothing from what follows it.
         """
-        try:
+        async with contextlib.AsyncExitStack() as then:  # from the last to the first
+            then.push_async_callback(self._watchers.close, f"gateway {self._config.name} stopped")
+            then.push_async_callback(self._enforcement.clean)
+            then.push_async_callback(self._dataplane.stop)
+            if self._client is not None:
+                then.push_async_callback(self._client.clean, refused=self._failure is not None)
+            then.push_async_callback(self._kernel.clean)
             await self._peers.goodbye_all(f"{self._config.name} stops")
-        finally:
-            try:
-                await self._kernel.clean()
-                if self._client is not None:
-                    await self._client.clean(refused=self._failure is not None)
-                await self._enforcement.clean()  # when nothing leads to a user any more
-            finally:
-                self._dataplane.stop()
-                await self._watchers.close(f"gateway {self._config.name} stopped")
 
     async def _start_anew(self) -> None:
         """End, once the command has its answer. The data plane goes on; no peer hears goodbye."""
@@ -306,6 +305,7 @@ class ControlPlane:
         return peer
 
     async def _policy(self) -> dict[str, Any] | None:
+        """Raises GatewayError: `nft` may be gone by now."""
         names = {
             prefix.network_address: peer.config.name
             for peer in self._peers.all.values()
@@ -316,6 +316,10 @@ class ControlPlane:
 
     async def _status(self) -> dict[str, Any]:
         peers = await self._peers.status()
+        try:
+            policy = await self._policy()
+        except GatewayError as error:  # all the rest is worth showing
+            policy = {"error": str(error)}
         tun = tun_of(self._peers.config)
         return {
             "name": self._config.name,
@@ -339,7 +343,7 @@ class ControlPlane:
             "drops": dict(self._dataplane.drops),
             "handshakes": dict(self._server.outcomes),
             "users": None if self._peers.people is None else self._peers.people.status(),
-            "policy": await self._policy(),
+            "policy": policy,
         }
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

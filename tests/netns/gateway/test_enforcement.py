@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gateway.control import enforcement as enforcement_module
 from gateway.control.enforcement import Enforcement
 from gateway.errors import GatewayError
 from gateway.system import nftables
@@ -362,15 +363,39 @@ def test_a_firewall_that_flushes_everything_does_not_open_the_gate() -> None:
             ):
                 nft("flush ruleset")
                 assert asks(out, forbidden)  # positive control: nobody had the time to mend it
-                end = time.monotonic() + 5
-                while "twosite" not in nft("list", "tables"):
-                    assert time.monotonic() < end
-                    await asyncio.sleep(0.001)
+                await until(lambda: "twosite" in nft("list", "tables"))
                 assert not asks(out, forbidden)
             assert enforcement.members() == dict.fromkeys(ADDRESSES, frozenset({"staff"}))
             assert "10.0.8.5" in nft("list", "set", "inet", "twosite", "group-staff-4")
 
     tell(story)
+
+
+def test_a_table_that_cannot_be_mended_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply = nftables.apply
+
+    async def story() -> None:
+        async with in_force(STAFF, "staff"):
+            monkeypatch.setattr(nftables, "apply", refuse)
+            nft("delete table inet twosite")
+            await until(lambda: "not now" in caplog.text)
+            monkeypatch.setattr(nftables, "apply", apply)
+            await until(lambda: "twosite" in nft("list", "tables"))
+
+    def refuse(_: list[nftables.Command]) -> None:
+        raise GatewayError("not now")
+
+    monkeypatch.setattr(enforcement_module, "AGAIN_AFTER", 0.01)
+    in_fresh_namespace(story)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
 
 
 def test_without_users_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
