@@ -187,8 +187,7 @@ class Direct(Lone):
     def standing(self) -> Iterator[None]:
         """Run both commands; end the one that dials first, so that it need not wonder."""
         try:
-            self._listen()
-            self._dial()
+            self._join()
             self.settle(RECOVERY)
             yield
         finally:
@@ -222,10 +221,9 @@ class Direct(Lone):
         for place in places:
             self._sessions[place].kill()
 
-    def _join_again(self) -> None:
-        """Start the listener; its new ticket needs a new start of the other one, too."""
+    def _join(self) -> None:
+        """Run both commands."""
         self._listen()
-        self._kill(1)
         self._dial()
 
     def ways(self, *versions: int) -> list[Direction]:
@@ -261,11 +259,15 @@ class Direct(Lone):
         return str(status["peers"][0]["name"])
 
     def outages(self) -> list[Outage]:
-        """Both killed, each by itself (after a clean stop neither promises anything)."""
+        """One killed, then both: of a new listener the other one needs the new ticket.
+
+        After a clean stop neither promises anything.
+        """
         one, other = (node.name for node in self._nodes)
+        both = f"gateway direct on {one} and {other} killed"
         return [
             Outage(f"gateway direct on {one} killed", lambda: self._kill(1), self._dial),
-            Outage(f"gateway direct on {other} killed", lambda: self._kill(0), self._join_again),
+            Outage(both, lambda: self._kill(0, 1), self._join),
         ]
 
     def barrier(self, way: Direction) -> str:

@@ -154,7 +154,8 @@ class _Pinging:
 
     def __init__(self, engine: Engine, way: Direction, marker: bytes) -> None:
         argv = ["sh", "-c", _UNTIL_INPUT_ENDS, "ping", "-n", "-i", "0.1", "-p", marker.hex()]
-        self.way, self._running = way, engine.spawn(way.source.name, [*argv, way.address])
+        self.way = way
+        self._running = engine.spawn(way.source.name, [*argv, way.address], rights=True)
 
     def wait(self, timeout: float, since: float | None = None) -> float:
         """Wait for an answer and return how long it took; LabError when none came in time."""
