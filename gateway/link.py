@@ -322,6 +322,8 @@ def hear(leash: socket.socket) -> Literal["ready"] | Resolvers | None:
     """
     try:
         word = leash.recv(_LONGEST_WORD + 1, socket.MSG_DONTWAIT)
+        if len(word) > _LONGEST_WORD:
+            return None
         return "ready" if word == _READY else msgspec.json.decode(word, type=Resolvers)
     except (OSError, *_MALFORMED):
         return None

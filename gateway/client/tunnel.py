@@ -61,11 +61,17 @@ class Tunnel:
 
 
 def tunnel(
-    grant: Grant, client: Client, own: Collection[Network], outside: Collection[IPAddress]
+    grant: Grant,
+    client: Client,
+    own: Collection[Network],
+    outside: Collection[IPAddress],
+    *,
+    ipv6: bool = True,
 ) -> Tunnel:
     """Make a tunnel of a grant. Raises NonsenseError.
 
     `own`: the networks that this machine is on. `outside`: where the gateway's datagrams come from.
+    `ipv6`: this machine speaks it; else what is granted of it means nothing.
     """
     granted = [_interface(text, own, outside) for text in grant.addresses]
     if client.routes is None:
@@ -85,6 +91,11 @@ def tunnel(
             raise NonsenseError(f"{single.network_address} is the gateway's, and was granted to us")
         if not any(_within(single, prefix) for prefix in prefixes):
             prefixes.append(single)
+    if not ipv6:
+        granted = [one for one in granted if one.version == 4]
+        prefixes = [one for one in prefixes if one.version == 4]
+    if not granted:
+        raise NonsenseError("the gateway's address is IPv6, which is off here")
     versions = {one.version for one in granted}
     return Tunnel(
         addresses=tuple(ipaddress.ip_interface(one.ip) for one in granted),

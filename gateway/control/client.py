@@ -35,6 +35,7 @@ from gateway.protocol.login import Login
 from gateway.protocol.messages import MalformedError
 from gateway.system import nftables
 from gateway.system.hostroute import HostRoutes
+from gateway.system.netlink import has_ipv6
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -94,7 +95,9 @@ class ClientSide:
         self._first = self._secrets.grant is None  # nobody was let in yet
         self._ports: set[int] = {self._gateway.port}
         if self._secrets.grant is not None:
-            self._tunnel = tunnel(self._secrets.grant, self._client, (), ())
+            self._tunnel = tunnel(
+                self._secrets.grant, self._client, (), (), ipv6=has_ipv6(self._tun)
+            )
             config = self._with_tunnel(config, self._tunnel)
         self.config = config
 
@@ -248,7 +251,7 @@ class ClientSide:
         inside = {ipaddress.ip_network(one.ip) for one in addresses}
         try:
             own = await self._kernel.own_networks() - inside
-            made = tunnel(grant, self._client, own, self._outside(remote))
+            made = tunnel(grant, self._client, own, self._outside(remote), ipv6=has_ipv6(self._tun))
         except (NonsenseError, GatewayError) as error:
             raise HandshakeError("grant", str(error)) from None
         self._tunnel = made

@@ -32,6 +32,7 @@ import os
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv6Interface, IPv6Network, ip_interface, ip_network
+from pathlib import Path
 from socket import AF_INET, AF_INET6, AF_UNIX
 from typing import TYPE_CHECKING, Any, Final
 
@@ -446,6 +447,14 @@ class Kernel:
             hint = "this needs CAP_NET_ADMIN"
         why = os.strerror(code) + (f"; {hint}" if hint else "")
         return GatewayError(f"{self._tun}: cannot {what}: {why}")
+
+
+def has_ipv6(device: str) -> bool:
+    """Whether a device may have an IPv6 address: no sysctl, and no kernel without it, forbids."""
+    try:
+        return Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").read_bytes() == b"0\n"
+    except OSError:
+        return False
 
 
 def _barrier(kind: int) -> batch.Kind:

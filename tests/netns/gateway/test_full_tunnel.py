@@ -217,7 +217,7 @@ def test_nothing_leaks_whoever_is_killed(world: World, sniffer: Sniffer) -> None
     assert laptop.network() == before
 
 
-def test_a_command_cleans_up(world: World) -> None:
+def test_a_command_cleans_up(world: World, sniffer: Sniffer) -> None:
     """After a kill, without another login. Here with a config of its own, and over IPv6."""
     laptop = world.laptop
     before = laptop.network()
@@ -253,3 +253,6 @@ def test_a_command_cleans_up(world: World) -> None:
     assert "twosite-client" in laptop.network()["nft list ruleset"]
     laptop.inside(*GATEWAY, "client", "--clean", "--socket", laptop.socket)
     assert laptop.network() == before
+    departures(sniffer)
+    try_to_leak(laptop)
+    assert departures(sniffer) >= LEAKS

@@ -64,6 +64,16 @@ def test_a_version_without_an_address_is_closed() -> None:
     assert found.closed == nets("::/1", "8000::/1")
 
 
+def test_a_machine_without_ipv6() -> None:
+    both = grant(addresses=["10.0.8.5/24", "fd00:8::5/64"], routes=["0.0.0.0/0", "::/0"])
+    found = tunnel(both, client(), OWN, OUTSIDE, ipv6=False)
+    assert found.addresses == (ip_interface("10.0.8.5/32"),)
+    assert found.prefixes == nets("0.0.0.0/1", "128.0.0.0/1")
+    assert found.closed == ()
+    with pytest.raises(NonsenseError, match="is IPv6, which is off here"):
+        tunnel(grant(addresses=["fd00:8::5/64"]), client(), OWN, OUTSIDE, ipv6=False)
+
+
 def test_our_own_routes_instead_of_the_gateways() -> None:
     found = made(grant(routes=["10.10.10.0/24"]), routes=nets("10.10.10.64/26"))
     assert found.routes == nets("10.10.10.64/26")
