@@ -44,6 +44,7 @@ def name_of(number: int) -> str:
 class User(swarm.Peer):
     """One of them."""
 
+    tries = 120  # as a client does: until it is in, for a minute
     inside: str | None = None
     """Their address, once they are in."""
 

@@ -76,6 +76,8 @@ def tables(count: int) -> str:
 class Peer(asyncio.DatagramProtocol):
     """One of them."""
 
+    tries = TRIES
+
     def __init__(
         self, number: int, name: str, identity: Identity, hub: str, authority: Authority
     ) -> None:
@@ -95,7 +97,7 @@ class Peer(asyncio.DatagramProtocol):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.bind((self.address, PORT))
         self._udp, _ = await loop.create_datagram_endpoint(lambda: self, sock=udp)
-        for last in range(TRIES, 0, -1):
+        for last in range(self.tries, 0, -1):
             try:
                 channel = await self._dial()
             except (OSError, EOFError, HandshakeError, ssl.SSLError):
