@@ -62,25 +62,36 @@ class Case:
 
 def run(stage: Stage, findings: Findings) -> None:
     """Be refused in every way; be measured; be banned."""
-    for case in _cases(stage):
-        done = stage.laptops[0].attempt(case.argv, *case.lines)
-        ok, text = judge(case, done)
-        findings.expect(ok, text, exit=done.returncode)
+    cases = _cases(stage)
+    side_by_side(
+        lambda laptop, some: [_refused(laptop, case, findings) for case in some],
+        stage.laptops,
+        (cases[::2], cases[1::2]),
+    )
     _second_factor(stage, findings)
     _expired_at_the_gateway(stage, findings)
     _times(stage, findings)
     _bans(stage, findings)
 
 
+def _refused(laptop: Laptop, case: Case, findings: Findings) -> None:
+    """Try one, and judge what its client says."""
+    done = laptop.attempt(case.argv, *case.lines)
+    ok, text = judge(case, done)
+    findings.expect(ok, text, exit=done.returncode)
+
+
 def _cases(stage: Stage) -> list[Case]:
-    """Prepare greta and both laptops; return the clients to try on the first."""
+    """Prepare users and both laptops; return the clients to try, on whichever laptop."""
     desk, laptop = stage.desk, stage.laptops[0]
     password, right = stage.add("greta", STAFF), stage.passwords["alice"]
     wrong = stage.plant("a wrong password")
-    laptop.put(stage.issue("greta"))
+    files = stage.issue("greta")
     desk.revoke("greta")
     certificate, key = expired("greta", desk.file(seeds.CA), desk.file("ca.key"))
-    laptop.put({"old.crt": certificate, "old.key": key, "other.crt": other_ca()})
+    files |= {"old.crt": certificate, "old.key": key, "other.crt": other_ca()}
+    for each in stage.laptops:
+        each.put(files)
     desk.tell("user", "add", "harry", "--password-stdin", stdin=f"{password}\n")
     stage.added.append("harry")
     desk.tell("user", "disable", "harry")
@@ -168,9 +179,7 @@ def _second_factor(stage: Stage, findings: Findings) -> None:
             "refuses greta: a one-time code is needed",
         ),
     ):
-        done = laptop.attempt(case.argv, *case.lines)
-        ok, text = judge(case, done)
-        findings.expect(ok, text, exit=done.returncode)
+        _refused(laptop, case, findings)
 
 
 def _expired_at_the_gateway(stage: Stage, findings: Findings) -> None:
