@@ -64,7 +64,7 @@ def run(stage: Stage, findings: Findings) -> None:
     """Be refused in every way; be measured; be banned."""
     cases = _cases(stage)
     side_by_side(
-        lambda laptop, some: [_refused(laptop, case, findings) for case in some],
+        lambda laptop, some: _refused(laptop, some, findings),
         stage.laptops,
         (cases[::2], cases[1::2]),
     )
@@ -74,11 +74,12 @@ def run(stage: Stage, findings: Findings) -> None:
     _bans(stage, findings)
 
 
-def _refused(laptop: Laptop, case: Case, findings: Findings) -> None:
-    """Try one, and judge what its client says."""
-    done = laptop.attempt(case.argv, *case.lines)
-    ok, text = judge(case, done)
-    findings.expect(ok, text, exit=done.returncode)
+def _refused(laptop: Laptop, cases: Sequence[Case], findings: Findings) -> None:
+    """Try one after the other, and judge what each client says."""
+    for case in cases:
+        done = laptop.attempt(case.argv, *case.lines)
+        ok, text = judge(case, done)
+        findings.expect(ok, text, exit=done.returncode)
 
 
 def _cases(stage: Stage) -> list[Case]:
@@ -165,7 +166,7 @@ def _second_factor(stage: Stage, findings: Findings) -> None:
     code = totp.code(secret)
     with laptop.login(laptop.dial("greta", "--code"), password, code):
         findings.control(True, "right password and one-time code: greta is in")
-    for case in (
+    again = (
         Case(
             "reused one-time code",
             laptop.dial("greta", "--code"),
@@ -178,8 +179,8 @@ def _second_factor(stage: Stage, findings: Findings) -> None:
             [password],
             "refuses greta: a one-time code is needed",
         ),
-    ):
-        _refused(laptop, case, findings)
+    )
+    _refused(laptop, again, findings)
 
 
 def _expired_at_the_gateway(stage: Stage, findings: Findings) -> None:
