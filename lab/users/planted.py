@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from lab.users.stage import Stage
 
 NUMBER: Final = 7
-CLAIM: Final = (
-    "no password, one-time secret or token shows in any log, argv, environ, status, error"
-)
+CLAIM: Final = "no password, one-time secret or key shows in any log, argv, environ, status, error"
 USER: Final = "alice"
 _TIMEOUT: Final = 30.0  # s for a node
 _LURE: Final = """

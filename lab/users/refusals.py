@@ -62,25 +62,37 @@ class Case:
 
 def run(stage: Stage, findings: Findings) -> None:
     """Be refused in every way; be measured; be banned."""
-    for case in _cases(stage):
-        done = stage.laptops[0].attempt(case.argv, *case.lines)
-        ok, text = judge(case, done)
-        findings.expect(ok, text, exit=done.returncode)
+    cases = _cases(stage)
+    side_by_side(
+        lambda laptop, some: _refused(laptop, some, findings),
+        stage.laptops,
+        (cases[::2], cases[1::2]),
+    )
     _second_factor(stage, findings)
     _expired_at_the_gateway(stage, findings)
     _times(stage, findings)
     _bans(stage, findings)
 
 
+def _refused(laptop: Laptop, cases: Sequence[Case], findings: Findings) -> None:
+    """Try one after the other, and judge what each client says."""
+    for case in cases:
+        done = laptop.attempt(case.argv, *case.lines)
+        ok, text = judge(case, done)
+        findings.expect(ok, text, exit=done.returncode)
+
+
 def _cases(stage: Stage) -> list[Case]:
-    """Prepare greta and both laptops; return the clients to try on the first."""
+    """Prepare users and both laptops; return the clients to try, on whichever laptop."""
     desk, laptop = stage.desk, stage.laptops[0]
     password, right = stage.add("greta", STAFF), stage.passwords["alice"]
     wrong = stage.plant("a wrong password")
-    laptop.put(stage.issue("greta"))
+    files = stage.issue("greta")
     desk.revoke("greta")
     certificate, key = expired("greta", desk.file(seeds.CA), desk.file("ca.key"))
-    laptop.put({"old.crt": certificate, "old.key": key, "other.crt": other_ca()})
+    files |= {"old.crt": certificate, "old.key": key, "other.crt": other_ca()}
+    for each in stage.laptops:
+        each.put(files)
     desk.tell("user", "add", "harry", "--password-stdin", stdin=f"{password}\n")
     stage.added.append("harry")
     desk.tell("user", "disable", "harry")
@@ -154,7 +166,7 @@ def _second_factor(stage: Stage, findings: Findings) -> None:
     code = totp.code(secret)
     with laptop.login(laptop.dial("greta", "--code"), password, code):
         findings.control(True, "right password and one-time code: greta is in")
-    for case in (
+    again = (
         Case(
             "reused one-time code",
             laptop.dial("greta", "--code"),
@@ -167,10 +179,8 @@ def _second_factor(stage: Stage, findings: Findings) -> None:
             [password],
             "refuses greta: a one-time code is needed",
         ),
-    ):
-        done = laptop.attempt(case.argv, *case.lines)
-        ok, text = judge(case, done)
-        findings.expect(ok, text, exit=done.returncode)
+    )
+    _refused(laptop, again, findings)
 
 
 def _expired_at_the_gateway(stage: Stage, findings: Findings) -> None:

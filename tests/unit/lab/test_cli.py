@@ -50,6 +50,7 @@ def options(words: list[str]) -> Options:
         (["up", "--sites", "-1"], "--sites: '-1' is no number of sites"),
         (["up", "--file", "/none/such.yaml"], "/none/such.yaml: No such file or directory"),
         (["up", "--with", "moon"], "--with: 'moon' is none of nat, roadwarrior, web, all"),
+        (["users-test", "logni"], "users-test: no check is called 'logni'; one of login, "),
         (["exec", "gw-a"], "exec: what to run?"),
         (["exec", "--", "ls"], "exec: what to run?"),
     ],
