@@ -31,7 +31,7 @@ def show(status: dict[str, Any]) -> None:
         table.add_column(title, justify="right")
     for peer in status["peers"]:
         table.add_row(
-            peer["name"],
+            _label(peer),
             peer["state"],
             peer["control"],
             peer["data"] or "-",
@@ -49,9 +49,14 @@ def show(status: dict[str, Any]) -> None:
     console.print(table)
     for peer in status["peers"]:
         if peer["error"]:
-            console.print(f"{peer['name']}: {peer['error']}", markup=False)
-        _drops(console, f"from {peer['name']}", peer["drops"])
+            console.print(f"{_label(peer)}: {peer['error']}", markup=False)
+        _drops(console, f"from {_label(peer)}", peer["drops"])
     _drops(console, "from nobody known", status["drops"])
+
+
+def _label(peer: dict[str, Any]) -> str:
+    """Its name; on every line, with a suite that protects nothing, that."""
+    return f"{peer['name']} INSECURE" if peer.get("insecure") else str(peer["name"])
 
 
 def _drops(console: Console, whose: str, drops: dict[str, int]) -> None:

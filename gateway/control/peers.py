@@ -31,6 +31,7 @@ from gateway.control.sessions import HandshakeError, boottime
 from gateway.errors import GatewayError
 from gateway.protocol.epoch import Epoch
 from gateway.protocol.messages import Disconnect
+from gateway.protocol.suites import described
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -222,8 +223,9 @@ class Peers:
         how = "new keys" if rekeyed else f"established with {session.endpoint}"
         self.events.emit(
             Kind.REKEYED if rekeyed else Kind.ESTABLISHED,
-            f"{how}, suite {session.suite}, session {session.index:#010x}",
+            f"{how}, suite {described(session.suite)}, session {session.index:#010x}",
             peer=peer.name,
+            warning=peer.insecure,
             endpoint=str(session.endpoint),
             suite=session.suite,
             session=f"{session.index:#010x}",
