@@ -20,11 +20,12 @@ from lab.errors import LabError
 from lab.routing import behind, leads_on, tunnel_prefixes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lab.topology import Node, Topology
 
 CONFIG: Final = "gateway.toml"
+INSECURE: Final = frozenset({"null", "paper"})  # suites that a peer must allow by name
 _PKI_TIMEOUT: Final = 30  # s; it takes a fraction of one
 
 
@@ -91,11 +92,18 @@ def config(topology: Topology, gateway: Node) -> str:
         if peer.name in gateway.connects:
             address = peer.address_on(topology.wan_of(peer).name)
             lines.append(f"connect = {_toml(f'{address}:{GATEWAY_PORT}')}")
+        lines += suites(gateway.suites)
         prefixes = behind(topology, gateway, peer) + tunnel_prefixes(topology, gateway, peer)
         lines.append(f"prefixes = {_toml([str(prefix) for prefix in prefixes])}")
         if leads_on(topology, gateway):
             lines.append("transit = true")
     return "\n".join(lines) + "\n"
+
+
+def suites(names: Sequence[str]) -> list[str]:
+    """Return a peer's lines about suites; of none: no line, so that the gateway's default holds."""
+    lines = [f"suites = {_toml(list(names))}"] if names else []
+    return [*lines, "allow_insecure = true"] if INSECURE & set(names) else lines
 
 
 def first_line(topology: Topology, gateway: Node) -> str:

@@ -91,6 +91,8 @@ class Node:
     """A hub: what one of its peers sends may go on to another."""
     dataplane: Mapping[str, str] = field(default_factory=dict)
     """What its configuration says under [dataplane]: key and value as TOML has them."""
+    suites: tuple[str, ...] = ()
+    """What its configuration says of every peer; nothing: the gateway's own default."""
     profiles: tuple[str, ...] = ()
     """It is part of the lab when one of these is active, or when it has none."""
 
@@ -364,6 +366,7 @@ def _node(name: str, reader: _Reader, networks: Mapping[str, Network]) -> Node:
         connects=tuple(lab.texts("connects")),
         transit=lab.truth("transit"),
         dataplane=dataplane,
+        suites=tuple(lab.text("suites", "").replace(",", " ").split()),
         profiles=tuple(reader.texts("profiles")),
     )
 
