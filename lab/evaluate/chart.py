@@ -25,6 +25,7 @@ _COLOURS: Final = {
     "aes-256-cbc-hmac-sha256": "#8e24aa",
 }
 _HIGH: Final = (0.9, 0.42)  # inches, and more for each variant
+_ERROR: Final = {"elinewidth": 1, "capsize": 2, "ecolor": "#3c4043"}
 _WHISKERS: Final = (5, 95)  # percent of the pings
 _ROOM: Final = 1.25  # of the longest bar, so that its figure fits beside it
 
@@ -77,7 +78,7 @@ def _bars(axis: Any, measured: Sequence[Found], places: range, colours: Sequence
     rates = [level(one, tcp) for one in measured]
     means = [rate.mean for rate in rates]
     halves = [rate.half or 0.0 for rate in rates]
-    axis.barh(places, means, height=0.6, color=colours, xerr=halves, capsize=3)
+    axis.barh(places, means, height=0.6, color=colours, xerr=halves, error_kw=_ERROR)
     for place, mean, half in zip(places, means, halves, strict=True):
         axis.text(mean + half, place, f"  {mean:.2f}", va="center", fontsize=7)
     axis.set_xlim(0, _ROOM * max(mean + half for mean, half in zip(means, halves, strict=True)))
