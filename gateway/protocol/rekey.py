@@ -88,9 +88,7 @@ class RekeyInitiator(Machine):
             return self._fail("suite", f"suite {reply.suite} was not offered")
         secret = self._offer.finish(reply.x25519, reply.mlkem)
         self._transcript = keys.rekey_transcript(self._before, self._rekey, frame)
-        self._keys = derived = keys.derive(
-            self._transcript, secret, reply.suite, reply.transported
-        )
+        self._keys = derived = keys.derive(self._transcript, secret, reply.suite, reply.transported)
         self.state = State.INSTALL
         return (
             Install(
