@@ -50,8 +50,9 @@ def markdown(results: Sequence[Found], machine: Mapping[str, Any], asked: Reques
 
 def note(machine: Mapping[str, Any], asked: Request) -> str:
     """Say how it was measured, and on what."""
+    rounds = "One round" if asked.rounds == 1 else f"{asked.rounds} rounds"
     return (
-        f"{asked.rounds} rounds, variants in turn. `ping -c 20` with {asked.interval:g} s between"
+        f"{rounds}, variants in turn. `ping -c 20` with {asked.interval:g} s between"
         f" two (the report: 1 s); quick pings {asked.quick_interval * 1000:g} ms apart; one TCP"
         f" stream for {asked.seconds} s a round. {PLUS_MINUS}: 95 % interval over the rounds."
         f" {asked.engine}, {machine['cores']} cores ({machine['cpu']}), Linux {machine['kernel']},"
