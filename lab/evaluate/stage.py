@@ -122,7 +122,10 @@ class Stage:
         topology, router = self._engine.topology, self._engine.topology.router
         for gateway, other in ((self.near, self.far), (self.far, self.near)):
             there = _site(self._engine, other)
-            way = router.address_on(topology.wan_of(gateway).name)
+            wan = topology.wan_of(gateway).name
+            if all(port.network != wan for port in router.ports):
+                raise LabError(f"{gateway.name} is not on a WAN of {router.name}: behind a NAT")
+            way = router.address_on(wan)
             self._ip(gateway, "route", "replace", there, "via", way, "table", _TABLE)
             way = other.address_on(topology.wan_of(other).name)
             self._ip(router, "route", "replace", there, "via", way, "table", _TABLE)
