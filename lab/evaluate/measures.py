@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from lab.bench import UnsoundError
-from lab.checks.base import PROBE_PORT, directions, parse_ping
+from lab.checks.base import PROBE_PORT, parse_ping
 from lab.errors import LabError
 from lab.evaluate.figures import Pings, Round
 from lab.evaluate.request import PINGS
@@ -32,12 +32,17 @@ class Ends:
     def __init__(self, engine: Engine, asked: Request) -> None:
         self._engine = engine
         self._asked = asked
-        self._way = directions(engine, 4)[0]
+        topology = engine.topology
+        self._near, self._far = (
+            next(host for host in topology.hosts if host.site == gateway.site)
+            for gateway in topology.gateways[:2]
+        )
+        self._address = self._far.address_on(self._far.site or "")
 
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Have iperf3's server on the far host."""
-        target = self._way.target.name
+        target = self._far.name
         if not self._engine.run(target, ["iperf3", "--version"]).ok:
             raise LabError("evaluate: iperf3 is missing; as root: apt-get install iperf3")
         with self._engine.spawn(target, ["sh", "-c", _SERVE, "sh", _PORT]):
@@ -48,7 +53,7 @@ class Ends:
         for _ in range(20):
             if self._ping(5, 0.01).received == 5:
                 return
-        raise UnsoundError(f"no packet crosses from {self._way}")
+        raise UnsoundError(f"no packet crosses from {self._near.name} to {self._far.name}")
 
     def slow(self) -> Pings:
         """`ping -c 20`, as in the report."""
@@ -69,11 +74,11 @@ class Ends:
         return Pings(summary.sent, summary.received, *(summary.rtt or (0.0, 0.0, 0.0, 0.0)))
 
     def _said(self, count: int, interval: float) -> str:
-        argv = ["ping", "-n", "-c", str(count), "-i", f"{interval:g}", "-W", "1", self._way.address]
+        argv = ["ping", "-n", "-c", str(count), "-i", f"{interval:g}", "-W", "1", self._address]
         return self._run(argv, 30 + 4 * count * interval).stdout
 
     def _run(self, argv: list[str], timeout: float) -> Completed:
-        return self._engine.run(self._way.source.name, argv, timeout=timeout)
+        return self._engine.run(self._near.name, argv, timeout=timeout)
 
     def _sound(self, pings: Pings, count: int) -> Pings:
         if pings.received < _LEAST * count:
@@ -83,7 +88,7 @@ class Ends:
     def _tcp(self) -> float:
         """Return the goodput of one stream, as the receiving iperf3 counts it, in Gb/s."""
         seconds = self._asked.seconds
-        argv = ["iperf3", "-J", "-p", _PORT, "-c", self._way.address, "-t", str(seconds)]
+        argv = ["iperf3", "-J", "-p", _PORT, "-c", self._address, "-t", str(seconds)]
         deadline = time.monotonic() + _BUSY
         while True:
             said: Mapping[str, Any] = self._run(argv, seconds + 40).json()

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lab import seeds
 from lab.bringup import peer_entry, status, wait_healthy
-from lab.checks.base import gateways
 from lab.errors import EngineError, LabError, NotHealthyError
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class Stage:
     def __init__(self, engine: Engine, variants: Sequence[Variant]) -> None:
         self._engine = engine
         self._suites = [variant.name for variant in variants if variant.tunnel]
-        self.near, self.far = gateways(engine)
+        self.near, self.far = engine.topology.gateways[:2]
         self._before: dict[str, str] = {}
         self._suite = ""
 
