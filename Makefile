@@ -3,14 +3,19 @@
 #   ENGINE=docker|netns   what the lab runs on (default: docker if an engine answers, else netns)
 #   LAB_NAME=twosite      the lab's name; several run side by side on netns
 #   SITES=4               how many sites: 2, 3 or 4 (default: as many as it runs with, else 2)
+#   WITH=roadwarrior,web,nat   more nodes (default: those it runs with); WITHOUT=all takes them away
 #   ARGS=...              more words for the command: make ping-test ARGS="--format json"
 
 ENGINE ?=
 LAB_NAME ?= twosite
 SITES ?= $(LAB_SITES)
+WITH ?= $(LAB_WITH)
+WITHOUT ?= $(LAB_WITHOUT)
 ARGS ?=
 LAB_SITES := $(SITES)
-export ENGINE LAB_NAME LAB_SITES
+LAB_WITH := $(WITH)
+LAB_WITHOUT := $(WITHOUT)
+export ENGINE LAB_NAME LAB_SITES LAB_WITH LAB_WITHOUT
 
 # Files side by side: most tests wait for something. ARGS="-n 0" runs one after the other.
 PARALLEL := -n 2 --dist loadfile
@@ -19,7 +24,7 @@ STAMP := .venv/.stamp
 LAB := $(BIN)/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab-up lab-down lab-status ping-test soak evaluate bench doctor test test-unit lint format clean
+.PHONY: help setup lab-up lab-down lab-status ping-test users-test soak evaluate bench doctor test test-unit lint format clean
 
 help: ## list the targets
 	@echo "targets (ENGINE=$(or $(ENGINE),auto) LAB_NAME=$(LAB_NAME)):"
@@ -42,6 +47,9 @@ lab-status: $(STAMP) ## show nodes and tunnels
 
 ping-test: $(STAMP) ## bring the lab up if it is not, and prove what it protects
 	@$(LAB) ping-test $(ARGS)
+
+users-test: $(STAMP) ## the same for users: what they may, and what they may not
+	@$(LAB) users-test $(ARGS)
 
 soak: $(STAMP) ## 30 minutes of traffic and rekeys on a bad path: ARGS="--minutes 3" for less
 	@$(LAB) soak $(ARGS)

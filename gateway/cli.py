@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway import __version__
+from gateway import __version__, pki_commands
+from gateway.access.arguments import access
+from gateway.client import arguments
+from gateway.direct import arguments as direct_arguments
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -58,9 +61,27 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "run a gateway in the foreground (root)")
     _config_option(run)
     _socket_option(run)
-    run.add_argument(
-        "--log-format", choices=("text", "json"), default="text", help="default: %(default)s"
+    _log_option(run)
+
+    client = commands.add_parser(
+        "client",
+        help=arguments.DOES,
+        description=arguments.MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    arguments.add(client, _client)
+    _socket_option(client)
+    _log_option(client)
+
+    direct = commands.add_parser(
+        "direct",
+        help=direct_arguments.DOES,
+        description=direct_arguments.MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    direct_arguments.add(direct, _direct)
+    _socket_option(direct)
+    _log_option(direct)
 
     check = _command(commands, "check", _check, "check a config and the files it names")
     _config_option(check)
@@ -72,8 +93,10 @@ def _parser() -> argparse.ArgumentParser:
 
     verbs(commands)
 
-    pki = commands.add_parser("pki", help="a small CA: init, issue, fingerprint")
-    _pki(pki.add_subparsers(metavar="COMMAND", required=True))
+    pki = commands.add_parser("pki", help="a small CA: init, issue, renew, revoke, list …")
+    pki_commands.add(pki.add_subparsers(metavar="COMMAND", required=True), _command)
+
+    access(commands)
     return parser
 
 
@@ -82,6 +105,12 @@ def verbs(commands: Any) -> None:
     status = _command(commands, "status", _status, "show peers, sessions, counters and drops")
     status.add_argument("--format", choices=("table", "json"), default="table")
     _socket_option(status)
+
+    policy = _command(
+        commands, "policy", _policy, "show what users may reach, who is in, and what was counted"
+    )
+    policy.add_argument("--format", choices=("table", "json"), default="table")
+    _socket_option(policy)
 
     health = _command(commands, "health", _health, "exit 0 when both planes are ready, else 1")
     _socket_option(health)
@@ -117,24 +146,6 @@ def verbs(commands: Any) -> None:
     _socket_option(watch)
 
 
-def _pki(commands: Any) -> None:
-    init = _command(commands, "init", _pki_init, "make a CA: DIR/ca.crt and DIR/ca.key (0600)")
-    init.add_argument("directory", metavar="DIR", type=Path)
-    issue = _command(
-        commands, "issue", _pki_issue, "make DIR/NAME.crt and DIR/NAME.key (0600), signed by the CA"
-    )
-    issue.add_argument("name", metavar="NAME", help="the gateway's name in every config")
-    issue.add_argument("--dir", dest="directory", metavar="DIR", type=Path, default=Path())
-    issue.add_argument("--kind", choices=("gateway", "user"), default="gateway")
-    for command in (init, issue):
-        command.add_argument("--days", type=int, help="lifetime of the certificate")
-        command.add_argument("--force", action="store_true", help="overwrite what is there")
-    fingerprint = _command(
-        commands, "fingerprint", _pki_fingerprint, "print sha256:HEX of a certificate, for a pin"
-    )
-    fingerprint.add_argument("file", metavar="FILE", type=Path)
-
-
 def _command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int], does: str
 ) -> argparse.ArgumentParser:
@@ -167,13 +178,35 @@ def _socket_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _log_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="default: %(default)s"
+    )
+
+
 def _run(options: argparse.Namespace) -> int:
     from gateway import config, supervisor
+    from gateway.client import commands
     from gateway.control.admin import socket_path
 
-    return supervisor.run(
-        config.load(options.config), socket_path(options.socket), options.log_format
-    )
+    loaded, socket = config.load(options.config), socket_path(options.socket)
+    if loaded.role == "client":
+        return commands.run(loaded, socket, options.log_format)
+    return supervisor.run(loaded, socket, options.log_format)
+
+
+def _client(options: argparse.Namespace) -> int:
+    from gateway.client import commands
+    from gateway.control.admin import socket_path
+
+    return commands.client(options, socket_path(options.socket))
+
+
+def _direct(options: argparse.Namespace) -> int:
+    from gateway.control.admin import socket_path
+    from gateway.direct import commands
+
+    return commands.direct(options, socket_path(options.socket))
 
 
 def _shell(options: argparse.Namespace) -> int:
@@ -207,6 +240,19 @@ def _status(options: argparse.Namespace) -> int:
         from gateway.status import show
 
         show(status)
+    return 0
+
+
+def _policy(options: argparse.Namespace) -> int:
+    from gateway.control import admin
+
+    found = admin.ask(admin.Policy(), admin.socket_path(options.socket))["policy"]
+    if options.format == "json":
+        print(json.dumps(found, indent=2))
+    else:
+        from gateway.status import show_policy
+
+        show_policy(found)
     return 0
 
 
@@ -259,12 +305,13 @@ def _reload(options: argparse.Namespace) -> int:
     text = DISK.read(path).decode(errors="replace")
     loaded = config.parse(text, path)
     Credentials(loaded)  # with the key, which the gateway cannot read any more
-    given = [loaded.identity.ca, *(peer.certificate for peer in loaded.peers.values())]
+    own = loaded.identity
+    given = [own.certificate, own.ca, own.crl, *(one.certificate for one in loaded.peers.values())]
     done = admin.ask(
         admin.Reload(
             text=text,
             files={str(file): DISK.read(file).decode() for file in given if file is not None},
-            others=[str(loaded.identity.certificate), str(loaded.identity.key)],
+            others=[str(own.key)],
         ),
         socket,
     )
@@ -279,38 +326,3 @@ def _watch(options: argparse.Namespace) -> int:
     path = admin.socket_path(options.socket)
     watch.show(admin.watch(options.peers, path), as_json=options.format == "json")
     return 0
-
-
-def _pki_init(options: argparse.Namespace) -> int:
-    from gateway import pki
-
-    pair = pki.init(options.directory, **_lifetime(options), force=options.force)
-    print(f"{pair.certificate}: the CA's certificate; give it to every gateway")
-    print(f"{pair.key}: the CA's key; keep it here")
-    return 0
-
-
-def _pki_issue(options: argparse.Namespace) -> int:
-    from gateway import pki
-
-    pair = pki.issue(
-        options.name,
-        options.directory,
-        kind=options.kind,
-        **_lifetime(options),
-        force=options.force,
-    )
-    print(f"{pair.certificate}: certificate of {options.kind} {options.name}")
-    print(f"{pair.key}: its key; only {options.name} may have it")
-    return 0
-
-
-def _pki_fingerprint(options: argparse.Namespace) -> int:
-    from gateway import pki
-
-    print(pki.fingerprint_of(options.file))
-    return 0
-
-
-def _lifetime(options: argparse.Namespace) -> dict[str, int]:
-    return {} if options.days is None else {"days": options.days}

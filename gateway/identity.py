@@ -2,7 +2,7 @@
 
 Here live names, our own certificate, the three ways to trust a peer, the contexts, the check after
 the handshake, and the plain words for a handshake that failed. Not here: sockets (`control/`), the
-handshake inside TLS (`protocol/handshake.py`), making certificates (`pki.py`).
+handshake inside TLS (`protocol/handshake.py`), making certificates (`pki/`).
 
 A certificate names its owner in a URI SAN, `twosite:gateway:NAME` or `twosite:user:NAME`. OpenSSL
 proves that the peer holds the key and that a trust anchor vouches for it; it does not know *which*
@@ -10,7 +10,8 @@ peer it is, and to it a pinned self-signed certificate is a CA. So nobody is a p
 `authenticate` said so.
 
     trust         anchor for OpenSSL      after the handshake
-    Authority     the CA                  issued by the CA itself, exactly one twosite SAN: the name
+    Authority     the CA                  issued by the CA itself, not on its CRL (if there is
+                                          one), exactly one twosite SAN: the name
     Pinned        the certificate         equal to the pin; a twosite SAN, if any, is the name
     Fingerprint   none (only dialling)    same SHA-256;     a twosite SAN, if any, is the name
 
@@ -23,10 +24,10 @@ from __future__ import annotations
 import re
 import ssl
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -35,6 +36,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from gateway.errors import ConfigError, GatewayError
 from gateway.files import DISK
 from gateway.protocol.messages import NAME_PATTERN
+from gateway.revocation import Revocations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,6 +73,17 @@ def uri(kind: Kind, name: str) -> str:
     return f"twosite:{kind}:{name}"
 
 
+def named(certificate: x509.Certificate) -> tuple[Kind, str] | None:
+    """Return whose certificate it says it is; None for nobody's, or more than one's."""
+    try:
+        _, kind, name = "".join(_uris(certificate)).split(":")
+    except ValueError:
+        return None
+    if kind not in ("gateway", "user") or not NAME.fullmatch(name):
+        return None
+    return cast("Kind", kind), name
+
+
 def fingerprint(certificate: bytes) -> str:
     """Return `sha256:HEX` of a DER certificate, as the config and the CLI write it."""
     return f"sha256:{sha256(certificate).hexdigest()}"
@@ -87,6 +100,7 @@ class Identity:
     key: Path
     sha256: bytes
     uris: tuple[str, ...]  # what the certificate says we are; empty is fine where peers pin it
+    expires: datetime | None = None
 
     @classmethod
     def nobody(cls) -> Identity:
@@ -107,7 +121,7 @@ class Identity:
         except ValueError as error:
             raise ConfigError(certificate, "", f"has bad extensions: {error}") from None
         der = own.public_bytes(Encoding.DER)
-        return cls(certificate, key, sha256(der).digest(), uris)
+        return cls(certificate, key, sha256(der).digest(), uris, own.not_valid_after_utc)
 
 
 def load_certificate(path: Path, files: Files = DISK) -> x509.Certificate:
@@ -165,13 +179,17 @@ def _check_dates(certificate: x509.Certificate, path: Path, now: datetime) -> No
 
 @dataclass(frozen=True)
 class Authority:
-    """Trust every certificate that this CA itself issued to the peer's name."""
+    """Trust every certificate that this CA itself issued to the peer's name and did not revoke."""
 
     certificate: x509.Certificate
+    revocations: Revocations | None = field(default=None, compare=False)
+    """Another CRL is no other trust."""
 
     @classmethod
-    def load(cls, path: Path, now: datetime, files: Files = DISK) -> Authority:
-        """Read a CA certificate."""
+    def load(
+        cls, path: Path, now: datetime, files: Files = DISK, *, crl: Path | None = None
+    ) -> Authority:
+        """Read a CA certificate, and its CRL."""
         certificate = load_certificate(path, files)
         _check_dates(certificate, path, now)
         try:
@@ -181,7 +199,9 @@ class Authority:
             is_ca = False
         if not is_ca:
             raise ConfigError(path, "", "is not a CA certificate; give the CA's own, often ca.crt")
-        return cls(certificate)
+        if crl is None:
+            return cls(certificate)
+        return cls(certificate, Revocations(files.read(crl), crl, certificate))
 
 
 @dataclass(frozen=True)
@@ -223,11 +243,19 @@ Trust: TypeAlias = Authority | Pinned | Fingerprint
 # --- The two contexts ----------------------------------------------------------------------------
 
 
-def server_context(identity: Identity, trusts: Iterable[Trust]) -> ssl.SSLContext:
-    """Return the context that accepts any of these peers; `authenticate` says which one it is."""
+def server_context(
+    identity: Identity, trusts: Iterable[Trust], *, optional: bool = False
+) -> ssl.SSLContext:
+    """Return the context that accepts any of these peers; `authenticate` says which one it is.
+
+    `optional`: users come as well, who need no certificate. Who shows one shows one that leads to
+    an anchor, or does not come through TLS.
+    """
     context = _context(ssl.PROTOCOL_TLS_SERVER, identity)
     context.num_tickets = 0  # a ticket would let a peer back in after its certificate is revoked
     _require(context, trusts)
+    if optional:
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 
@@ -280,20 +308,30 @@ def add_anchors(context: ssl.SSLContext, trusts: Iterable[Trust]) -> None:
 # --- Who is it? ----------------------------------------------------------------------------------
 
 
-def authenticate(
-    name: str, trust: Trust, tls: ssl.SSLObject | ssl.SSLSocket, now: datetime
-) -> bytes:
-    """Return the SHA-256 of the peer's certificate if it is the gateway `name`, else `Refused`.
-
-    Dialling: call it before a byte is written. Listening: call it with the name from hello and with
-    what our configuration says about that name.
-    """
+def check_connection(tls: ssl.SSLObject | ssl.SSLSocket) -> None:
+    """Refuse a connection on which nobody can prove anything, with or without a certificate."""
     if tls.session_reused:
         raise Refused(
             "session-resumed", "the peer resumed an old TLS session instead of proving itself"
         )
     if tls.selected_alpn_protocol() != ALPN:  # Python lets a mismatch pass
         raise Refused("wrong-protocol", f"the peer does not speak {ALPN}")
+
+
+def authenticate(
+    name: str | None,
+    trust: Trust,
+    tls: ssl.SSLObject | ssl.SSLSocket,
+    now: datetime,
+    *,
+    kind: Kind = "gateway",
+) -> bytes:
+    """Return the SHA-256 of the peer's certificate if it is the `kind` `name`, else `Refused`.
+
+    Dialling: call it before a byte is written. Listening: call it with the name from hello and with
+    what our configuration says about that name. None: a pin alone says who it is.
+    """
+    check_connection(tls)
     der = tls.getpeercert(binary_form=True)
     if not der:
         raise Refused("no-certificate", "the peer sent no certificate")
@@ -321,10 +359,31 @@ def authenticate(
             "not-yet-valid", "the peer's certificate is not valid yet; compare the clocks"
         )
 
-    if uris != [uri("gateway", name)] and (uris or isinstance(trust, Authority)):
+    if name is None and not isinstance(trust, Authority):
+        return sha256(der).digest()
+    if uris != [uri(kind, name or "")] and (uris or isinstance(trust, Authority)):
         found = ", ".join(repr(one[:80]) for one in uris[:3]) or "nobody"
-        raise Refused("wrong-name", f"the peer's certificate names {found}, not gateway {name!r}")
+        raise Refused("wrong-name", f"the peer's certificate names {found}, not {kind} {name!r}")
+    # Last: `revoked` says that it is this peer's own.
+    if (date := revoked(trust, leaf)) is not None:
+        raise Refused("revoked", f"the peer's certificate was revoked on {date:%Y-%m-%d}")
     return sha256(der).digest()
+
+
+def revoked(trust: Trust, certificate: x509.Certificate) -> datetime | None:
+    """When the CA took a peer's certificate back; None: it did not, or has no say in it."""
+    if not isinstance(trust, Authority) or trust.revocations is None:
+        return None
+    return trust.revocations.date(certificate.serial_number)
+
+
+def shown(tls: ssl.SSLObject | ssl.SSLSocket) -> x509.Certificate | None:
+    """Return the certificate that a peer showed; None: none, or one that nobody looks at."""
+    der = tls.getpeercert(binary_form=True)
+    try:
+        return x509.load_der_x509_certificate(der) if der else None
+    except (ValueError, x509.InvalidVersion):
+        return None
 
 
 def _check_issuer(leaf: x509.Certificate, ca: x509.Certificate) -> None:

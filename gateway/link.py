@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
 from gateway.protocol.wire import DATAGRAM_SIZE, MAX_DATAGRAM_SIZE, MAX_FRAGMENTS, MIN_DATAGRAM_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_MESSAGE: Final = 65536  # bytes; far below the default SO_SNDBUF of 212,992
 ROUTES_A_BATCH: Final = 500  # an IPv6 prefix and a name of 63 take at most 120 bytes
@@ -234,7 +237,23 @@ class Expired(Message, frozen=True):
 
 Up = Ready | Ack | Counters | Heard | Moved | Expired
 
+
+class Resolvers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A client's control plane to its supervisor: ask these. None at all: whom it was before."""
+
+    servers: Annotated[
+        list[Annotated[str, msgspec.Meta(max_length=45)]], msgspec.Meta(max_length=3)
+    ]
+    search: Annotated[
+        list[Annotated[str, msgspec.Meta(max_length=253)]], msgspec.Meta(max_length=8)
+    ]
+
+
+REFUSED: Final = 3
+"""Exit status of a control plane whose first login was refused: another would be, too."""
+
 _READY: Final = b"ready"
+_LONGEST_WORD: Final = 4096  # bytes
 
 _encoder = msgspec.msgpack.Encoder()
 _down: msgspec.msgpack.Decoder[Down] = msgspec.msgpack.Decoder(Down)
@@ -276,23 +295,39 @@ def hand_out(leash: socket.socket, end: socket.socket) -> None:
     socket.send_fds(leash, [b"link"], [end.fileno()])
 
 
+START_ANEW: Final = 3
+"""Exit status of a control plane that wants a successor at once: that can read the new key."""
+
+
 def order_stop(leash: socket.socket) -> None:
     """Ask the plane at the other end to say its goodbyes and exit."""
     leash.send(b"stop")
 
 
 def say_ready(leash: socket.socket) -> None:
-    """Tell the supervisor that both planes are ready. It reads nothing else of a plane."""
+    """Tell the supervisor that both planes are ready."""
     with contextlib.suppress(OSError):  # it is gone, or does not read now
         leash.send(_READY, socket.MSG_DONTWAIT)
 
 
-def hears_ready(leash: socket.socket) -> bool:
-    """Whether the plane said just that; False for any other word, and for its end of file."""
+def say_resolvers(leash: socket.socket, servers: Sequence[str], search: Sequence[str]) -> None:
+    """Tell the supervisor which resolvers the tunnel has."""
+    with contextlib.suppress(OSError):
+        leash.send(msgspec.json.encode(Resolvers(list(servers), list(search))), socket.MSG_DONTWAIT)
+
+
+def hear(leash: socket.socket) -> Literal["ready"] | Resolvers | None:
+    """What the control plane said; None for a word that is none of ours, and for its end of file.
+
+    The texts of `Resolvers` are the supervisor's to check.
+    """
     try:
-        return leash.recv(len(_READY) + 1, socket.MSG_DONTWAIT) == _READY
-    except OSError:
-        return False
+        word = leash.recv(_LONGEST_WORD + 1, socket.MSG_DONTWAIT)
+        if len(word) > _LONGEST_WORD:
+            return None
+        return "ready" if word == _READY else msgspec.json.decode(word, type=Resolvers)
+    except (OSError, *_MALFORMED):
+        return None
 
 
 def receive_order(

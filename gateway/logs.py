@@ -68,8 +68,8 @@ class Allowance(logging.Filter):
     """So many lines of one kind in a while.
 
     A kind is a place in the code or, for what `control/events.py` tells, a kind of event and its
-    peer. Errors pass, since one may be the last word of a process. Tracebacks are counted all the
-    same: one that does not end anything may come again for as long as a stranger likes.
+    peer or user. Errors pass, since one may be the last word of a process. Tracebacks are counted
+    all the same: one that does not end anything may come again for as long as a stranger likes.
     """
 
     def __init__(
@@ -88,17 +88,27 @@ class Allowance(logging.Filter):
         """Let it through? `record.left_out`: how many of its kind were not, since the last one."""
         if record.levelno >= logging.ERROR and not record.exc_info:
             return True
+        kind = _kind(record)
+        left_out = self.take(kind)
+        if left_out is None:
+            tally = self._tallies[kind]
+            tally.level, tally.last = record.levelno, record.getMessage()[:200]
+            return False
+        record.left_out = left_out
+        return True
+
+    def take(self, kind: Kind) -> int | None:
+        """How many of this kind were left out since the last one; None leaves this one out too."""
         now = self._clock()
-        tally = self._tallies.setdefault(_kind(record), _Tally(now))
+        tally = self._tallies.setdefault(kind, _Tally(now))
         if now - tally.since > self._within:
             tally.since, tally.said = now, 0
         if tally.said >= self._lines:
             tally.silent += 1
-            tally.level, tally.last = record.levelno, record.getMessage()[:200]
-            return False
+            return None
         tally.said += 1
-        record.left_out, tally.silent = tally.silent, 0
-        return True
+        left_out, tally.silent = tally.silent, 0
+        return left_out
 
     def overdue(self, *, all_of_them: bool = False) -> Iterator[logging.LogRecord]:
         """Yield a line for each kind whose storm is over, and of which nothing came since."""
@@ -115,7 +125,8 @@ class Allowance(logging.Filter):
 def _kind(record: logging.LogRecord) -> Kind:
     event = getattr(record, "event", None)
     if event is not None:
-        return (str(event.kind), event.peer)
+        # All devices of a user together: they may have as many names as the user likes.
+        return (str(event.kind), event.peer and event.peer.partition("@")[0])
     return (record.pathname, record.lineno)
 
 

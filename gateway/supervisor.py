@@ -10,13 +10,11 @@ successor would read what was meant for the dead. After a death both planes get 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import select
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -31,16 +29,19 @@ from gateway.credentials import Credentials
 from gateway.dataplane.tun import open_tun
 from gateway.dataplane.udp import open_udp
 from gateway.errors import ConfigError, GatewayError
+from gateway.sockets import claim_namespace, open_admin, open_tcp
+from gateway.system.child import in_child
 from gateway.system.notify import Notifier
+from gateway.system.privileges import CONTROL_UID
+from gateway.system.resolver import Resolver, is_domain, is_resolver
 
 if TYPE_CHECKING:
+    from gateway.client.vault import Vault
     from gateway.config import Config
 
 log = logging.getLogger(__name__)
 
-# Nobody's on a Debian system: its policy (9.2.2) reserves 30000 to 59999 and hands none out.
-CONTROL_UID: Final = 47301
-DATA_UID: Final = 47302
+DATA_UID: Final = 47302  # beside CONTROL_UID
 
 STOP_WITHIN: Final = 4.0  # seconds for goodbyes and last counters; 5 in all with what follows
 LEASH_WITHIN: Final = 0.5  # seconds from the end of the leash to a plane's exit
@@ -50,6 +51,7 @@ LONGEST_PAUSE: Final = 5.0
 LIFE_WITHIN: Final = 15.0
 """Seconds without a word from planes that run: then they hang, and the watchdog may know."""
 UNUSABLE: Final = 2  # exit status of a plane that cannot work with this config or machine
+NOT_LET_IN: Final = 1  # our own, of a client whose first login was refused
 
 
 @dataclass
@@ -98,8 +100,17 @@ class Plane:
 class Supervisor:
     """Holds the devices for as long as the gateway runs."""
 
-    def __init__(self, config: Config, admin_path: str, log_format: str = "text") -> None:
-        """Open everything. Raises GatewayError for what this machine refuses."""
+    def __init__(
+        self,
+        config: Config,
+        admin_path: str,
+        log_format: str = "text",
+        vault: Vault | None = None,
+    ) -> None:
+        """Open everything. Raises GatewayError for what this machine refuses.
+
+        `vault`: what a client logs in with; it is handed on, and never read.
+        """
         if os.geteuid() != 0:
             raise GatewayError(
                 "gateway run needs root: it opens /dev/net/tun and drops to users of its own;"
@@ -108,16 +119,21 @@ class Supervisor:
         _check_files(config)
         self._config = config
         self._log_format = log_format
+        self._vault = vault
+        self._resolver = Resolver(Path(admin_path).parent)
         with contextlib.ExitStack() as undo:
-            undo.enter_context(_claim_namespace())
+            undo.enter_context(claim_namespace())
             listen = config.listen
             try:
                 self._udp = undo.enter_context(open_udp(listen.address, listen.port))
             except GatewayError as error:
                 raise ConfigError(config.path, "listen", str(error)) from None
-            self._tcp = undo.enter_context(_open_tcp(config)) if listen.accept else None
-            self._admin = undo.enter_context(_open_admin(admin_path))
+            self._tcp = undo.enter_context(open_tcp(config)) if listen.accept else None
+            self._admin = undo.enter_context(open_admin(admin_path))
             undo.callback(lambda: Path(admin_path).unlink(missing_ok=True))
+            if vault is not None:
+                self._resolver.restore()  # a client that was killed did not
+                undo.callback(self._resolver.restore)
             try:
                 self._tun, offloads = open_tun(
                     config.tun.name,
@@ -162,6 +178,9 @@ class Supervisor:
         if self._tcp is not None:
             control.arguments += _flags(listen_fd=self._tcp.fileno())
             control.descriptors += (self._tcp.fileno(),)
+        if self._vault is not None:
+            control.arguments += _flags(vault_fd=self._vault.descriptor)
+            control.descriptors += (self._vault.descriptor,)
         return control, data
 
     def run(self) -> int:
@@ -196,8 +215,8 @@ class Supervisor:
             self._show_life()
             for descriptor in readable:
                 plane = wake.get(descriptor)
-                if plane is not None and self._is_final(plane):
-                    return UNUSABLE
+                if plane is not None and (final := self._final(plane)) is not None:
+                    return final
 
     def _timeout(self) -> float | None:
         due = [p.restart_at for p in self._planes if p.restart_at is not None]
@@ -207,14 +226,37 @@ class Supervisor:
         return min(waits, default=None)
 
     def _hear(self, control: Plane) -> None:
-        """Both planes are ready, says control. Anything else, and we heed it no more."""
+        """Both planes are ready, says control, or a client has resolvers.
+
+        Anything else, and we heed it no more.
+        """
         assert control.leash is not None  # noqa: S101 - it was readable
-        if not link.hears_ready(control.leash):
+        word = link.hear(control.leash)
+        if isinstance(word, link.Resolvers):
+            control.heeded = self._resolve(word)
+            return
+        if word is None:
             control.heeded = False
             return
         if self._ready_at is None:
             self._notifier.tell(READY=1, STATUS="both planes are ready")
         self._ready_at = time.monotonic()
+
+    def _resolve(self, word: link.Resolvers) -> bool:
+        """Write them down, if our file lets us; False for what no client's control plane says."""
+        client = self._config.client
+        if (
+            client is None
+            or not all(is_resolver(server) for server in word.servers)
+            or not all(is_domain(domain) for domain in word.search)
+        ):
+            return False
+        try:
+            if client.dns:
+                self._resolver.use(word.servers, word.search)
+        except GatewayError as error:
+            log.error("%s", error)
+        return True
 
     def _show_life(self) -> None:
         """Feed the watchdog, unless planes that run are not ready.
@@ -247,23 +289,32 @@ class Supervisor:
                     with contextlib.suppress(OSError):  # it died meanwhile: the loop sees it
                         link.hand_out(plane.leash, end)
 
-    def _is_final(self, plane: Plane) -> bool:
-        """A plane ended: is there no use in another? Else it will be started anew."""
+    def _final(self, plane: Plane) -> int | None:
+        """A plane ended: our exit status if there is no use in another. Else it is started anew."""
         assert plane.process is not None  # noqa: S101 - a pidfd came from it
         status = plane.process.wait()
         plane.process = None
         plane.let_go()
         if status == UNUSABLE and (plane.starts == 1 or plane.name == "dataplane"):
-            return True  # later a broken config must not end sessions that live
+            return UNUSABLE  # later a broken config must not end sessions that live
+        if status == link.REFUSED and self._vault is not None:
+            return NOT_LET_IN
         now = time.monotonic()
-        plane.pause = (
-            FIRST_PAUSE if now - plane.started > STEADY else min(plane.pause * 2, LONGEST_PAUSE)
-        )
-        plane.restart_at = now if now - plane.started > STEADY else now + plane.pause
-        log.error("%s plane ended (%s); starting it anew", plane.name, _how(status))
+        asked = plane.name == "control" and status == link.START_ANEW
+        good = asked or now - plane.started > STEADY
+        plane.pause = FIRST_PAUSE if good else min(plane.pause * 2, LONGEST_PAUSE)
+        plane.restart_at = now if good else now + plane.pause
+        if asked:
+            log.info("control plane ended for its new certificate; starting it anew")
+            return None
         self._ready_at = None
+        if plane.name == "dataplane" and status == 0:
+            # Control told it to. It stops too, and its own end says why: not our error.
+            log.info("data plane ended, as the control plane said")
+            return None
+        log.error("%s plane ended (%s); starting it anew", plane.name, _how(status))
         self._notifier.tell(STATUS=f"the {plane.name} plane ended; starting it anew")
-        return False
+        return None
 
     def _stop(self, *, clean: bool) -> None:
         """Order control to stop, then end the leashes, then kill: at most 5 s in all.
@@ -340,10 +391,15 @@ class _Signals:
         return signal.Signals(self._read.recv(1)[0])
 
 
-def run(config: Config, admin_path: str, log_format: str = "text") -> int:
-    """Run a gateway until it is told to stop. Raises GatewayError when it cannot start."""
+def run(
+    config: Config, admin_path: str, log_format: str = "text", vault: Vault | None = None
+) -> int:
+    """Run a gateway or a client until it is told to stop. Raises GatewayError if it cannot start.
+
+    Returns the exit status: 0, `UNUSABLE`, or `NOT_LET_IN`.
+    """
     logs.set_up(config.name, "supervisor", log_format)
-    return Supervisor(config, admin_path, log_format).run()
+    return Supervisor(config, admin_path, log_format, vault).run()
 
 
 def _check_files(config: Config) -> None:
@@ -351,103 +407,7 @@ def _check_files(config: Config) -> None:
 
     A child looks into them, so that the key is never in this process. Raises GatewayError.
     """
-    mistake, told = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):  # a bug shows in the control plane, with its line
-            try:
-                Credentials(config)
-            except GatewayError as error:
-                os.write(told, str(error).encode())
-        os._exit(0)
-    os.close(told)
-    with os.fdopen(mistake, "rb") as reading:
-        text = reading.read().decode()
-    os.waitpid(child, 0)
-    if text:
-        raise GatewayError(text)
-
-
-def _claim_namespace() -> socket.socket:
-    """One gateway a network namespace: barrier routes belong to no device, so to none of two.
-
-    An abstract socket is the namespace's own, and gone with its process.
-    """
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        claim.bind("\0twosite-gateway")
-    except OSError:
-        claim.close()
-        raise GatewayError(
-            "a gateway runs already in this network namespace; stop it first"
-        ) from None
-    return claim
-
-
-def _open_tcp(config: Config) -> socket.socket:
-    address, port = config.listen.address, config.listen.port
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        tcp = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                tcp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            tcp.bind((address, port))
-            tcp.listen(128)
-        except OSError:
-            tcp.close()
-            raise
-    except OSError as error:
-        raise ConfigError(config.path, "listen", _why_not(error, config)) from None
-    return tcp
-
-
-def _why_not(error: OSError, config: Config) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"TCP {config.listen} is in use; stop what listens there, or choose another port"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{config.listen.address} is no address of this machine; choose one that is, or ::"
-    return f"cannot listen on TCP {config.listen}: {error.strerror}"
-
-
-def _open_admin(path: str) -> socket.socket:
-    """The admin socket, 0600 from its first moment. A dead gateway's is replaced."""
-    folder = Path(path).parent
-    try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _remove_if_dead(path)
-        admin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)
-        try:
-            admin.bind(path)
-            admin.listen(16)
-        except OSError:
-            admin.close()
-            raise
-        finally:
-            os.umask(before)
-    except OSError as error:
-        raise GatewayError(
-            f"{path}: cannot make the admin socket: {error.strerror}; give another with --socket"
-        ) from None
-    return admin
-
-
-def _remove_if_dead(path: str) -> None:
-    try:
-        kind = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(kind):
-        raise GatewayError(f"{path}: is there and is no socket; give another with --socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-        try:
-            trial.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)  # noqa: PTH108 - paired with lstat above
-            return
-    raise GatewayError(f"{path}: a gateway runs already; stop it, or give another with --socket")
+    in_child(lambda: Credentials(config))
 
 
 def _flags(**values: object) -> list[str]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from lab import seeds
+from lab import accounts, seeds
 from lab.engines.base import Event, State
 from lab.errors import EngineError, NotHealthyError
 
@@ -75,14 +75,26 @@ def bring_up(engine: Engine, timeout: float) -> Tunnel:
     """
     gateways = engine.topology.gateways
     engine.create()
-    if any(seeds.outdated(engine.seeded(g.name), engine.topology, g) for g in gateways):
+    anew = any(seeds.outdated(engine.seeded(g.name), engine.topology, g) for g in gateways)
+    if anew:
         states = engine.states()  # those that run have certificates of a CA that ends now
         each(engine.stop_gateway, [g.name for g in gateways if states[g.name].gateway])
-        for name, files in seeds.seeds(engine.topology).items():
+        for name, files in seeds.seeds(engine.topology, engine.state).items():
             engine.seed(name, files)
+    for client in engine.topology.clients:
+        seed_client(engine, client.name)
     engine.prune()
     each(engine.start, list(engine.topology.nodes))
-    return wait_healthy(engine, timeout)
+    tunnel = wait_healthy(engine, timeout)
+    accounts.settle(engine, anew=anew)
+    return tunnel
+
+
+def seed_client(engine: Engine, client: str) -> None:
+    """Give a client what a person would carry there: the CA by which it knows its gateway."""
+    ca = engine.seeded(engine.topology.gateways[0].name, seeds.CA)
+    if ca is not None and engine.seeded(client, seeds.CA) != ca:
+        engine.seed(client, {seeds.CA: ca.encode()})
 
 
 def each(work: Callable[[str], Any], names: Sequence[str]) -> list[Any]:

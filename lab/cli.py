@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _EPILOG: Final = """\
 every option is an environment variable too:
-  ENGINE, LAB_NAME, LAB_FILE, LAB_SITES, LAB_FORMAT, LAB_TIMEOUT, LAB_JUNIT, LAB_ONLY, and for bench
+  ENGINE, LAB_NAME, LAB_FILE, LAB_SITES, LAB_WITH, LAB_WITHOUT, LAB_FORMAT, LAB_TIMEOUT, LAB_JUNIT,
+  LAB_ONLY, LAB_BETWEEN, and for bench
   LAB_BENCH_ONLY, _PROFILES, _MEASURES, _ROUNDS, _SECONDS, _OUTPUT, _README;
   for evaluate LAB_EVALUATE_ONLY, _ROUNDS, _SECONDS, _OUTPUT;
   for soak LAB_SOAK_MINUTES, _REKEY_EVERY, _SEED
@@ -101,6 +102,8 @@ def _options(arguments: argparse.Namespace) -> Options:
         name=check_name(arguments.name, "--name"),
         file=Path(arguments.file) if arguments.file else None,
         sites=None if sites is None else int(sites),
+        extras=_names(arguments, "extras", "LAB_WITH"),
+        without=_names(arguments, "without", "LAB_WITHOUT"),
         json=arguments.format == "json",
         timeout=timeout,
         node=getattr(arguments, "node", ""),
@@ -108,10 +111,20 @@ def _options(arguments: argparse.Namespace) -> Options:
         follow=getattr(arguments, "follow", False),
         junit=Path(junit) if junit else None,
         only=getattr(arguments, "only", None),
+        between=_names(arguments, "between", "LAB_BETWEEN"),
+        checks=tuple(getattr(arguments, "checks", ())),
         bench=bench.request(arguments) if measured else None,
         evaluate=evaluate.request(arguments) if arguments.command is commands.evaluate else None,
         soak=soak.request(arguments) if arguments.command is commands.soak else None,
     )
+
+
+def _names(arguments: argparse.Namespace, option: str, variable: str) -> tuple[str, ...]:
+    """Return the names in comma lists: of an option that may be repeated, else of its variable."""
+    if not hasattr(arguments, option):
+        return ()
+    lists = getattr(arguments, option) or [_setting(variable) or ""]
+    return tuple(name for one in lists for name in one.replace(",", " ").split())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -153,16 +166,29 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    def add_sites(to: Any) -> None:
+    def add_shape(to: Any) -> None:
         to.add_argument(
             "--sites",
             default=_setting("LAB_SITES"),
             metavar="N",
             help="how many sites (default: as many as it runs with, else 2)",
         )
+        to.add_argument(
+            "--with",
+            dest="extras",
+            action="append",
+            metavar="NODE,NODE",
+            help="more nodes: roadwarrior, web, nat (default: those that it runs with)",
+        )
+        to.add_argument(
+            "--without",
+            action="append",
+            metavar="NODE,NODE",
+            help="take them away again, or all",
+        )
 
     text = "bring the lab up, or mend it; return when every tunnel carries packets"
-    add_sites(add("up", commands.up, text))
+    add_shape(add("up", commands.up, text))
     add("down", commands.down, "remove all of the lab, whatever state it is in")
     add("status", commands.status, "show nodes and tunnels; 0 when healthy, 1 when not")
     execute = add("exec", commands.execute, "run a command inside a node; return its exit code")
@@ -171,16 +197,26 @@ def _parser() -> argparse.ArgumentParser:
     logs = add("logs", commands.logs, "print the log of a node")
     logs.add_argument("node")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come")
+    add("users", commands.users, "show who may log in, with which password, to reach what")
     text = "say what keeps the lab from running here, and how to mend it"
-    add_sites(add("doctor", commands.doctor, text))
+    add_shape(add("doctor", commands.doctor, text))
     test = add(
         "ping-test", commands.ping_test, "prove what the tunnel carries and what never leaks"
     )
-    add_sites(test)
+    add_shape(test)
     test.add_argument("--junit", default=_setting("LAB_JUNIT"), metavar="FILE", help="for CI")
     test.add_argument(
         "--only", default=_setting("LAB_ONLY"), metavar="N,N", help="checks by number"
     )
+    test.add_argument(
+        "--between",
+        action="append",
+        metavar="NODE,NODE",
+        help="the tunnel of these two, not the first two sites': roadwarrior,host-a",
+    )
+    people = add("users-test", commands.users_test, "prove what users may, and what they may not")
+    people.add_argument("--junit", default=_setting("LAB_JUNIT"), metavar="FILE", help="for CI")
+    people.add_argument("checks", nargs="*", metavar="NAME", help="checks by name (default: all)")
     speed = add("bench", commands.bench, "measure the gateway side by side with its peers")
     bench.add_options(speed, _setting)
     cost = add("evaluate", commands.evaluate, "measure what encryption costs, as the report did")

@@ -11,14 +11,14 @@ import os
 import shutil
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
-from lab import bringup, picture, seeds, sites
+from lab import accounts, bringup, extras, picture, seeds, sites
 from lab.engines import NAMES, choose, engine_class
 from lab.engines.base import State, ignore
 from lab.errors import EngineError, LabError
@@ -46,6 +46,8 @@ class Options:
     name: str
     file: Path | None = None
     sites: int | None = None
+    extras: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     json: bool = False
     timeout: float | None = None
     node: str = ""
@@ -53,6 +55,8 @@ class Options:
     follow: bool = False
     junit: Path | None = None
     only: str | None = None
+    between: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
     bench: Request | None = None
     evaluate: EvaluateRequest | None = None
     soak: SoakRequest | None = None
@@ -70,6 +74,8 @@ def up(options: Options) -> int:
     else:
         print(picture.draw(engine.topology, tunnel.between))
         print(f"try: {_me()} exec {engine.topology.hosts[0].name} -- ping {_far_address(engine)}")
+        if engine.topology.clients:
+            print(f"     {_me()} users")
     return 0
 
 
@@ -153,6 +159,32 @@ def logs(options: Options) -> int:
     return 0
 
 
+def users(options: Options) -> int:
+    """Show who may log in at the gateway, with which password, and what to type for it."""
+    engine = open_lab(options)
+    gateway = accounts.gateway_of_users(engine)
+    known = accounts.accounts(engine, gateway)
+    if not known:
+        raise LabError(f"{gateway} has no users yet; `lab up` makes them")
+    topology = engine.topology
+    if options.json:
+        _print_json([{"user": a.name, "group": a.group, "password": a.password} for a in known])
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("user", "group", "password", "may reach"):
+        table.add_column(heading, no_wrap=heading != "may reach")
+    people = topology.nodes[gateway].people
+    for account in known:
+        allowed = people.groups[account.group].allow if people else ()
+        table.add_row(account.name, account.group, account.password, "\n".join(allowed))
+    Console(highlight=False, emoji=False, width=_width()).print(table)
+    where = topology.public_address(topology.nodes[gateway])
+    trust = f"--ca {engine.config}/ca.crt --name {gateway}"
+    client = f"gateway client {where} --user {known[0].name} {trust}"
+    print(f"try: {_me()} exec {topology.clients[0].name} -- {client}")
+    return 0
+
+
 def doctor(options: Options) -> int:
     """Look for what keeps the lab from running here."""
     from lab import doctor as findings  # noqa: PLC0415 - rarely needed
@@ -163,20 +195,37 @@ def doctor(options: Options) -> int:
         chosen = engine_class(name)
         if chosen.available().ok:
             present |= frozenset(chosen(topology).present())
-    topology = _with_sites(topology, options, present)
+    topology = _awake(topology, options, present)
     return findings.report(topology, options.engine, as_json=options.json)
 
 
 def ping_test(options: Options) -> int:
     """Bring the lab up if it is not, and run the checks."""
     from lab import pingtest  # noqa: PLC0415 - brings all checks
+    from lab.checks import lone  # noqa: PLC0415 - the same
 
     engine = open_lab(options)
-    pingtest.wanted(engine.topology, options.only)  # a slip costs no minute
+    ends = lone.choose(engine, options.between) if options.between else None
+    pingtest.wanted(engine.topology, options.only, lone=ends is not None)  # a slip costs no minute
     raise_lab(engine, options)
     with watching(engine):
-        results = pingtest.run(engine, options.only)
+        results = pingtest.run(engine, options.only, ends)
     return pingtest.show(engine, results, as_json=options.json, junit=options.junit)
+
+
+def users_test(options: Options) -> int:
+    """Bring the lab up with the nodes of users, and run the checks of what these may."""
+    from lab import pingtest  # noqa: PLC0415 - brings all checks
+    from lab.users import command, stage  # noqa: PLC0415 - these too
+
+    checks = command.wanted(options.checks)  # a slip costs no minute
+    engine = open_lab(replace(options, extras=(*options.extras, *stage.EXTRAS)))
+    raise_lab(engine, options)
+    with watching(engine):
+        results = command.run(engine, checks)
+    return pingtest.show(
+        engine, results, as_json=options.json, junit=options.junit, command="users-test"
+    )
 
 
 def bench(options: Options) -> int:
@@ -216,7 +265,7 @@ def soak(options: Options) -> int:
 def open_lab(options: Options, *, announce: bool = True) -> Engine:
     """Return the lab on its engine: the one asked for, the one that it runs on, or the best.
 
-    It has the sites asked for, else those that it runs with.
+    It has the sites asked for, else those that it runs with; so with the nodes beside them.
     """
     topology = _topology(options)
     chosen, why, present = None, "", frozenset[str]()
@@ -230,7 +279,7 @@ def open_lab(options: Options, *, announce: bool = True) -> Engine:
                 break
     if chosen is None or options.engine:
         chosen, why = choose(options.engine)
-    engine = chosen(_with_sites(topology, options, present))
+    engine = chosen(_awake(topology, options, present))
     if announce:
         stream = sys.stderr if options.json else sys.stdout
         print(f"engine: {engine.kind} ({why})", file=stream, flush=True)
@@ -274,12 +323,13 @@ def _topology(options: Options) -> Topology:
     return load(file, {**os.environ, "LAB_NAME": options.name})
 
 
-def _with_sites(topology: Topology, options: Options, present: Collection[str]) -> Topology:
-    """Return the topology with the sites asked for, else with those that are present."""
+def _awake(topology: Topology, options: Options, present: Collection[str]) -> Topology:
+    """Return the topology with the sites and extras asked for, else with those present."""
     if options.sites is None:
         profiles = sites.profiles_up(topology, present)
     else:
         profiles = sites.profiles_for(topology, options.sites)
+    profiles += extras.wanted(topology, present, options.extras, options.without)
     if not profiles:
         return topology
     return load(Path(topology.file), {**os.environ, "LAB_NAME": options.name}, profiles)

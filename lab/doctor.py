@@ -38,7 +38,7 @@ _TOOLS: Final = {  # what uses it, by command
     "ethtool": "the netns engine",
     "tcpdump": "people",
     "iperf3": "lab bench",
-    "nft": "lab bench",
+    "nft": "`nat`, gateways with users, and lab bench",
 }
 _STYLES: Final = {"ok": "green", "warning": "yellow", "bad": "bold red"}
 

@@ -6,6 +6,7 @@ from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Final
 
 from lab.routing import path
+from lab.topology import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,7 @@ _WIRE: Final = 13  # characters between two nodes
 
 
 def draw(topology: Topology, between: Callable[[str, str], str]) -> str:
-    """Draw two sites with a host each as one line, more as a row each, any other lab as a list.
+    """Draw two sites with a host each as one line, more nodes as a row each, any other as a list.
 
     `between` is what to say of the tunnel between two gateways, given their names.
     """
@@ -109,34 +110,52 @@ def _between(topology: Topology, one: Node, other: Node) -> tuple[Node, ...]:
 
 
 def _is_star(topology: Topology) -> bool:
-    """Say whether there is one host a site, and each gateway's WAN ends at the router."""
+    """Say whether there are several rows, one host a site, and each ends at the router."""
+    sites = sorted(gateway.site or "" for gateway in topology.gateways)
+    others = [node for node in topology.nodes.values() if node.role not in {Role.HOST, Role.ROUTER}]
     return (
-        len(topology.gateways) > 2
-        and sorted(h.site or "" for h in topology.hosts)
-        == sorted(g.site or "" for g in topology.gateways)
-        and all(_shared(gateway, topology.router) for gateway in topology.gateways)
+        len(others) > 2
+        and sorted(host.site or "" for host in topology.hosts) == sites
+        and all(_shared(topology.front(node), topology.router) for node in others)
     )
 
 
 def _rows(topology: Topology) -> list[str]:
-    """Draw each site as a row that ends at the router."""
-    rows = []
+    """Draw each site, and each node beside them, as a row that ends at the router.
+
+    A gateway behind a NAT ends its row there, and the NAT has the next one.
+    """
+    router = topology.router
+    chains: list[list[Node]] = []
     for gateway in topology.gateways:
         host = next(host for host in topology.hosts if host.site == gateway.site)
-        chain = [host, gateway, topology.router]
-        row = host.name
-        for left, right in pairwise(chain):
-            network = _shared(left, right) or ""
-            subnet = f" {topology.networks[network].prefixes[0]} "
-            row += f" {_label(left, network)} {subnet:─^{_WIRE + 8}} {_label(right, network)} "
-            row += right.name if right is gateway else ""
-        rows.append(row)
-    width, middle = max(map(len, rows)), len(rows) // 2
-    corners = ["┐", *"┤" * (len(rows) - 2), "┘"]
+        front = topology.front(gateway)
+        chains += [[host, gateway, router]] if front is gateway else [[host, gateway, front]]
+        chains += [[front, router]] if front is not gateway else []
+    drawn = {node.name for chain in chains for node in chain}
+    chains += [[node, router] for node in topology.nodes.values() if node.name not in drawn]
+    rows = [_row(topology, chain) for chain in chains]
+    ending = [index for index, chain in enumerate(chains) if chain[-1] is router]
+    width = max(len(rows[index]) for index in ending)
+    corners = dict.fromkeys(ending, "┤") | {ending[0]: "┐", ending[-1]: "┘"}
+    middle = ending[len(ending) // 2]
     return [
-        f"{row:{width}}{corner}{f' {topology.router.name}' if i == middle else ''}"
-        for i, (row, corner) in enumerate(zip(rows, corners, strict=True))
+        f"{row:>{width}}{corners[index]}{f' {router.name}' if index == middle else ''}"
+        if index in corners
+        else f"{row}{chains[index][-1].name}"
+        for index, row in enumerate(rows)
     ]
+
+
+def _row(topology: Topology, chain: list[Node]) -> str:
+    """Draw nodes and the wires between them; the last one's name is its reader's to add."""
+    row = chain[0].name
+    for left, right in pairwise(chain):
+        network = _shared(left, right) or ""
+        subnet = f" {topology.networks[network].prefixes[0]} "
+        row += f" {_label(left, network)} {subnet:─^{_WIRE + 8}} {_label(right, network)} "
+        row += right.name if right is not chain[-1] else ""
+    return row
 
 
 def _listing(topology: Topology) -> list[str]:

@@ -1,8 +1,8 @@
 """`lab ping-test`: run the checks in an order in which none disturbs another, and show them.
 
 What measures runs alone; what only needs the tunnel runs side by side; what takes the tunnel down
-comes last. Checks 1 to 7 are about the first two sites, however many there are; what is about more
-runs only where there are more.
+comes last. Checks 1 to 7 are about two ends: the first two sites, however many there are, or those
+that `--between` names. What is about more sites runs only where there are more.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from lab.checks import (
     transit,
 )
 from lab.checks.base import Verdict, perform
+from lab.checks.ends import Sites
 from lab.engines.base import Event
 from lab.errors import LabError
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from lab.checks.base import Check, Result
+    from lab.checks.ends import Ends
     from lab.engines.base import Engine
     from lab.topology import Topology
 
@@ -52,23 +54,34 @@ _ORDER: Final[tuple[tuple[ModuleType, ...], ...]] = (
 _OF_MANY_SITES: Final = (pairs, transit)
 
 
-def run(engine: Engine, only: str | None = None) -> list[Result]:
+def run(engine: Engine, only: str | None = None, ends: Ends | None = None) -> list[Result]:
     """Run the checks and return their results by number. `only`: numbers, as `2,5`."""
-    numbers = wanted(engine.topology, only)
+    numbers = wanted(engine.topology, only, lone=ends is not None)
+    ends = ends or Sites(engine)
     results: list[Result] = []
-    for group in _ORDER:
-        checks = [cast("Check", module) for module in group if module.NUMBER in numbers]
-        if not checks:
-            continue
-        engine.emit(Event(", ".join(f"check {c.NUMBER}: {c.CLAIM}" for c in checks)))
-        with ThreadPoolExecutor(max_workers=len(checks)) as pool:
-            results += pool.map(lambda check: perform(check, engine), checks)
+    with ends.standing():
+        for group in _ORDER:
+            modules = [module for module in group if module.NUMBER in numbers]
+            if not modules:
+                continue
+            engine.emit(Event(", ".join(f"check {m.NUMBER}: {m.CLAIM}" for m in modules)))
+            with ThreadPoolExecutor(len(modules) if ends.side_by_side else 1) as pool:
+                results += pool.map(lambda module: _perform(module, ends), modules)
     return sorted(results, key=lambda result: result.number)
 
 
-def wanted(topology: Topology, only: str | None) -> set[int]:
-    """Return the numbers of the checks to run: those that were asked for, else all that apply."""
-    sites = len(topology.gateways)
+def _perform(module: ModuleType, ends: Ends) -> Result:
+    if module in _OF_MANY_SITES:
+        return perform(cast("Check[Engine]", module), ends.engine)
+    return perform(cast("Check[Ends]", module), ends)
+
+
+def wanted(topology: Topology, only: str | None, *, lone: bool = False) -> set[int]:
+    """Return the numbers of the checks to run: those that were asked for, else all that apply.
+
+    `lone`: between two ends that `--between` names.
+    """
+    sites = 2 if lone else len(topology.gateways)
     numbers = {module.NUMBER for group in _ORDER for module in group}
     many = {module.NUMBER for module in _OF_MANY_SITES}
     if not only:
@@ -80,17 +93,25 @@ def wanted(topology: Topology, only: str | None) -> set[int]:
             f"--only: no check is called {bad[0]!r}; numbers 1 to {max(numbers)}, as 2,5"
         )
     found = {int(word) for word in words}
-    if sites <= 2 and (lone := found & many):
-        raise LabError(f"--only: check {min(lone)} needs more than {sites} sites; add --sites 4")
+    if sites <= 2 and (unfit := found & many):
+        raise LabError(f"--only: check {min(unfit)} needs more than {sites} sites; add --sites 4")
     return found
 
 
-def show(engine: Engine, results: Sequence[Result], *, as_json: bool, junit: Path | None) -> int:
+def show(
+    engine: Engine,
+    results: Sequence[Result],
+    *,
+    as_json: bool,
+    junit: Path | None,
+    command: str = "ping-test",
+) -> int:
     """Print the results and return the exit code."""
     if junit is not None:
         try:
             junit.parent.mkdir(parents=True, exist_ok=True)
-            junit.write_text(report.junit(engine.topology, engine.kind, results), encoding="utf-8")
+            text = report.junit(engine.topology, engine.kind, results, command)
+            junit.write_text(text, encoding="utf-8")
         except OSError as error:
             raise LabError(f"--junit: {junit}: {error.strerror}") from None
     if as_json:

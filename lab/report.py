@@ -74,12 +74,14 @@ def _detail(detail: Detail) -> dict[str, Any]:
     return {"ok": detail.ok, "text": detail.text, **detail.figures}
 
 
-def junit(topology: Topology, engine: str, results: Sequence[Result]) -> str:
-    """Return a JUnit XML document: a suite of one case for each check."""
+def junit(
+    topology: Topology, engine: str, results: Sequence[Result], command: str = "ping-test"
+) -> str:
+    """Return a JUnit XML document: a suite of one case for each check that the command ran."""
     failures = sum(result.verdict is not Verdict.PASS for result in results)
     suite = ET.Element(
         "testsuite",
-        name=f"lab ping-test ({engine})",
+        name=f"lab {command} ({engine})",
         tests=str(len(results)),
         failures=str(failures),
         errors="0",

@@ -1,10 +1,15 @@
 """Topology -> the routes that each node must have (report, section 4.5), and who is where. Pure.
 
   host      the other sites' prefixes, through its own gateway; no default route
-  gateway   default through the router of its WAN, and a `blackhole` of the worst metric for what is
-            behind each peer: when the tunnel's own route goes, packets die instead of leaking. A
-            hub also has those of its spokes: what nobody has must not leave by its default
+  gateway   default through the router of its WAN, or the NAT that it is behind, and a `blackhole`
+            of the worst metric for what is behind each peer: when the tunnel's own route goes,
+            packets die instead of leaking. A hub also has those of its spokes: what nobody has must
+            not leave by its default
   router    nothing: it is attached to every WAN and knows no site, as the Internet does
+  others    clients, servers and a NAT: default through the router of their WAN
+
+While a client is awake, users have addresses of a pool behind their gateway: the hosts of its site
+have a route to it, the gateway itself a blackhole.
 
 Behind a peer is its site. Behind a hub (`transit`) are its other spokes too: as one wide prefix
 where that has nothing else in it but sites that the gateway meets itself. These have a longer
@@ -69,20 +74,21 @@ def routes_of(topology: Topology, node: Node) -> tuple[Route, ...]:
     if node.role is Role.HOST:
         gateway = topology.gateway_of(node.site or "")
         vias = {a.version: a.ip for a in gateway.port_on(node.site or "").addresses}
+        pool = gateway.people.pool if gateway.people else ()
         return tuple(
             Route(prefix, vias[prefix.version])
-            for prefix in remote_prefixes(topology, node)
+            for prefix in (*remote_prefixes(topology, node), *pool)
             if prefix.version in vias
         )
+    if node.role is Role.ROUTER:
+        return ()
+    hops = ((version, topology.next_hop(node, version)) for version in _DEFAULTS)
+    defaults = tuple(Route(_DEFAULTS[version], hop) for version, hop in hops if hop is not None)
     if node.role is Role.GATEWAY:
-        wan = topology.wan_of(node).name
-        defaults = tuple(
-            Route(_DEFAULTS[address.version], address.ip)
-            for address in topology.router.port_on(wan).addresses
-        )
         peers = topology.peers(node)
         guarded = [prefix for peer in peers for prefix in behind(topology, node, peer)]
         guarded += [prefix for peer in peers for prefix in behind(topology, peer, node)]
+        guarded += node.people.pool if node.people else ()
         own = _site(topology, node)
         blackholes = tuple(
             Route(prefix, metric=BLACKHOLE_METRIC)
@@ -90,7 +96,7 @@ def routes_of(topology: Topology, node: Node) -> tuple[Route, ...]:
             if prefix not in own
         )
         return blackholes + defaults  # in this order they are set: never a default alone
-    return ()
+    return defaults
 
 
 def remote_prefixes(topology: Topology, node: Node) -> tuple[Prefix, ...]:
@@ -114,9 +120,10 @@ def behind(topology: Topology, gateway: Node, peer: Node) -> tuple[Prefix, ...]:
     if not beyond or not met:
         return tuple(listed)
     all_of_it = listed + [p for node in met for p in _site(topology, node)]
-    wans = [p for net in topology.networks.values() if net.kind == "wan" for p in net.prefixes]
+    wans = [p for net in topology.networks.values() if net.kind != "lan" for p in net.prefixes]
     tunnels = [address.network for node in topology.gateways for address in node.tunnel]
-    strange = [*_site(topology, gateway), *wans, *tunnels]
+    pools = [p for node in topology.gateways if node.people for p in node.people.pool]
+    strange = [*_site(topology, gateway), *wans, *tunnels, *pools]
     found: list[Prefix] = []
     for version in (4, 6):
         wide = _cover([prefix for prefix in all_of_it if prefix.version == version])

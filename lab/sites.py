@@ -1,8 +1,8 @@
 """How many sites a lab has: `--sites N` -> profiles, and what runs -> N. Pure.
 
-Each profile of the topology brings one site; the sites without a profile are always there. So
-`--sites 3` of the repository's file is the two of every lab and the first profile, in its order.
-Nothing remembers the number but what runs: the nodes that an engine finds say it.
+Each profile with a gateway brings one site (the others: `extras.py`); the sites without a profile
+are always there. So `--sites 3` of the repository's file is the two of every lab and the first
+profile, in its order. Nothing remembers the number but what runs: the nodes that an engine finds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lab.errors import LabError
+from lab.topology import Role
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,6 +39,7 @@ def profiles_up(topology: Topology, present: Collection[str]) -> tuple[str, ...]
             for node in topology.dormant.values()
             if node.name in present
             for profile in node.profiles
+            if profile in known
         ),
         default=-1,
     )
@@ -45,6 +47,11 @@ def profiles_up(topology: Topology, present: Collection[str]) -> tuple[str, ...]
 
 
 def profiles(topology: Topology) -> tuple[str, ...]:
-    """Return the profiles that nodes wait for, in the order of the file."""
-    found = [profile for node in topology.dormant.values() for profile in node.profiles]
+    """Return the profiles that gateways wait for, in the order of the file."""
+    found = [
+        profile
+        for node in topology.dormant.values()
+        if node.role is Role.GATEWAY
+        for profile in node.profiles
+    ]
     return tuple(dict.fromkeys(found))

@@ -8,6 +8,9 @@ A node whose profile is not active is *dormant*: it is no part of the topology, 
 that only routers and dormant nodes are attached to. So a lab of two sites is what it would be if
 the file had no other.
 
+A gateway that is `behind` a NAT stands in the file on both networks, its WAN and the NAT's inside;
+it keeps the one that fits: the inside while the NAT is awake, else the WAN.
+
 Not here: routes (`routing.py`), configuration of gateways (`seeds.py`), anything that runs.
 """
 
@@ -18,19 +21,22 @@ import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import (
+    IPv4Address,
     IPv4Interface,
     IPv4Network,
+    IPv6Address,
     IPv6Interface,
     IPv6Network,
     ip_interface,
     ip_network,
 )
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import yaml
 
 from lab.errors import TopologyError
+from lab.reader import Reader, interpolate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -41,13 +47,10 @@ Prefix: TypeAlias = IPv4Network | IPv6Network
 
 DEFAULT_NAME: Final = "twosite"
 _IFNAMSIZ: Final = 15  # longest interface name: 16 bytes with the ending zero (linux/if.h)
+_KINDS: Final = frozenset({"lan", "wan", "dmz"})
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")  # Compose's project names, and short
 _SETTING: Final = re.compile(r"true|false|[0-9]+")
 _IFACE_PREFIX_OPT: Final = "com.docker.network.container_iface_prefix"
-_VARIABLE: Final = re.compile(
-    r"\$(?:(?P<escaped>\$)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<op>:?[-?])(?P<arg>[^}]*))?\}"
-    r"|(?P<bare>[A-Za-z_]\w*)|(?P<bad>))"
-)
 
 
 class Role(StrEnum):
@@ -56,11 +59,17 @@ class Role(StrEnum):
     HOST = "host"
     GATEWAY = "gateway"
     ROUTER = "router"
+    NAT = "nat"
+    """A router of a gateway's own that lends it its address, and forwards the gateway's port."""
+    CLIENT = "client"
+    """A user's machine on a WAN; the person there starts what it runs."""
+    SERVER = "server"
+    """A public machine on a WAN."""
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One segment. `kind` is the interface prefix of its ports: `lan` (a site) or `wan`."""
+    """One segment. `kind` is the interface prefix of its ports: `lan` (a site), `wan`, or `dmz`."""
 
     name: str
     kind: str
@@ -77,8 +86,30 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Users with the same rights. `allow`: rules as `[groups]` of a gateway's config has them."""
+
+    members: tuple[str, ...]
+    allow: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Whom a gateway lets in while a client is awake."""
+
+    pool: tuple[Prefix, ...]
+    dns: tuple[str, ...]
+    groups: Mapping[str, Group]
+
+    @property
+    def members(self) -> Mapping[str, str]:
+        """Every user's group."""
+        return {user: name for name, group in self.groups.items() for user in group.members}
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
-    """One machine. `tunnel` and all that follows are a gateway's own, but for `profiles`."""
+    """One machine. `tunnel` and what follows are a gateway's, `inside` a NAT's."""
 
     name: str
     role: Role
@@ -93,6 +124,11 @@ class Node:
     """What its configuration says under [dataplane]: key and value as TOML has them."""
     suites: tuple[str, ...] = ()
     """What its configuration says of every peer; nothing: the gateway's own default."""
+    behind: str | None = None
+    """The NAT between this gateway and its WAN, while that is awake."""
+    people: People | None = None
+    inside: str | None = None
+    """The network that a NAT is the way out of."""
     profiles: tuple[str, ...] = ()
     """It is part of the lab when one of these is active, or when it has none."""
 
@@ -142,9 +178,32 @@ class Topology:
         """Return the gateway at the edge of `site`."""
         return next(node for node in self.gateways if node.site == site)
 
-    def wan_of(self, gateway: Node) -> Network:
-        """Return the WAN that a gateway is attached to."""
-        return next(self.networks[p.network] for p in gateway.ports if p.network != gateway.site)
+    @property
+    def clients(self) -> tuple[Node, ...]:
+        """The users' machines."""
+        return self.by_role(Role.CLIENT)
+
+    def uplink(self, node: Node) -> Port:
+        """Return the port by which a node reaches the WANs: its own, or its NAT's inside."""
+        return next(p for p in node.ports if p.network not in {node.site, node.inside})
+
+    def front(self, node: Node) -> Node:
+        """Return the node whose address the WANs know this one by: itself, or its NAT."""
+        return node if node.behind is None else self.nodes[node.behind]
+
+    def wan_of(self, node: Node) -> Network:
+        """Return the WAN that a gateway, client or server is known on."""
+        return self.networks[self.uplink(self.front(node)).network]
+
+    def public_address(self, node: Node, version: int = 4) -> str:
+        """Return the address by which others on the WANs reach a gateway, client or server."""
+        return self.front(node).address_on(self.wan_of(node).name, version)
+
+    def next_hop(self, node: Node, version: int) -> IPv4Address | IPv6Address | None:
+        """Return whom a node sends to what is for the WANs; None where that has no such address."""
+        network = self.uplink(node).network
+        hop = self.router if node.behind is None else self.nodes[node.behind]
+        return next((a.ip for a in hop.port_on(network).addresses if a.version == version), None)
 
     def peers(self, gateway: Node) -> tuple[Node, ...]:
         """Return the gateways that one meets: it connects to them, or they to it."""
@@ -193,7 +252,7 @@ def parse(
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else ""
         raise TopologyError(file, where, f"not YAML: {getattr(error, 'problem', error)}") from None
-    top = _Reader(file, "", _interpolate(raw, environment, file, ""))
+    top = Reader(file, "", interpolate(raw, environment, file, ""))
     name = check_name(top.text("name", DEFAULT_NAME), f"{file}: name")
     networks = {key: _network(key, reader) for key, reader in top.sub("networks").items()}
     nodes = {key: _node(key, reader, networks) for key, reader in top.sub("services").items()}
@@ -206,6 +265,10 @@ def _awake(whole: Topology, profiles: frozenset[str]) -> Topology:
     """Leave out the dormant nodes, what only they need, and every word about them."""
     nodes = {n.name: n for n in whole.nodes.values() if not n.profiles or profiles & {*n.profiles}}
     dormant = {name: node for name, node in whole.nodes.items() if name not in nodes}
+    crowd = any(node.role is Role.CLIENT for node in nodes.values())
+    for name, node in nodes.items():
+        people = node.people if crowd else None
+        nodes[name] = replace(_in_its_place(whole, node, nodes), people=people)
     there = {p.network for n in nodes.values() if n.role is not Role.ROUTER for p in n.ports}
     gone = {p.network for node in dormant.values() for p in node.ports} - there
     for name, node in nodes.items():
@@ -214,6 +277,18 @@ def _awake(whole: Topology, profiles: frozenset[str]) -> Topology:
         nodes[name] = replace(node, ports=ports, connects=connects)
     networks = {name: network for name, network in whole.networks.items() if name not in gone}
     return replace(whole, nodes=nodes, networks=networks, dormant=dormant)
+
+
+def _in_its_place(whole: Topology, node: Node, awake: Mapping[str, Node]) -> Node:
+    """Take a gateway that may be behind a NAT from the networks that it is not on now."""
+    nat = whole.nodes.get(node.behind or "")
+    if nat is None or nat.role is not Role.NAT:  # `_validate` says so of one that is none
+        return node
+    if nat.name in awake:
+        beyond = {port.network for port in nat.ports} - {nat.inside}
+        return replace(node, ports=tuple(p for p in node.ports if p.network not in beyond))
+    ports = tuple(port for port in node.ports if port.network != nat.inside)
+    return replace(node, ports=ports, behind=None)
 
 
 def check_name(name: str, where: str = "LAB_NAME") -> str:
@@ -227,103 +302,43 @@ def check_name(name: str, where: str = "LAB_NAME") -> str:
     return name
 
 
-class _Reader:
-    """One mapping of the file that knows its dotted key, so that every mistake can name it."""
-
-    def __init__(self, file: str, key: str, value: Any) -> None:
-        self.file, self.key, self.value = file, key, value
-        if not isinstance(value, dict):
-            raise self.error("", f"must be a mapping, not {type(value).__name__}")
-
-    def error(self, key: str, message: str) -> TopologyError:
-        return TopologyError(self.file, ".".join(k for k in (self.key, key) if k), message)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self.value.get(key, default)
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self.value.get(key, default)
-        if value is None:
-            raise self.error(key, "is missing")
-        if not isinstance(value, str):
-            raise self.error(key, f"must be text, not {value!r}")
-        return value
-
-    def truth(self, key: str) -> bool:
-        value = self.value.get(key, False)
-        if not isinstance(value, bool):
-            raise self.error(key, f"must be true or false, not {value!r}")
-        return value
-
-    def texts(self, key: str) -> list[str]:
-        value = self.value.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.error(key, f"must be a list of texts, not {value!r}")
-        return value
-
-    def sub(self, key: str) -> _Reader:
-        if key not in self.value:
-            raise self.error(key, "is missing")
-        return _Reader(self.file, f"{self.key}.{key}".lstrip("."), self.value[key])
-
-    def items(self) -> list[tuple[str, _Reader]]:
-        return [(key, self.sub(key)) for key in self.value]
-
-
-def _interpolate(value: Any, environment: Mapping[str, str], file: str, key: str) -> Any:
-    """Replace variables in every text of the tree, as Compose does: values, never keys."""
-    if isinstance(value, dict):
-        return {
-            k: _interpolate(v, environment, file, f"{key}.{k}".lstrip("."))
-            for k, v in value.items()
-        }
-    if isinstance(value, list):
-        return [_interpolate(v, environment, file, f"{key}[{i}]") for i, v in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def replace(match: re.Match[str]) -> str:
-        if match["escaped"]:
-            return "$"
-        name = match["name"] or match["bare"]
-        if not name:
-            raise TopologyError(
-                file, key, f"bad variable in {value!r}; write ${{NAME:-default}} or $$"
-            )
-        found = environment.get(name)
-        op, argument = match["op"] or "-", match["arg"] or ""
-        if found is None or (not found and op.startswith(":")):
-            if op.endswith("?"):
-                raise TopologyError(file, key, f"{name} is not set; {argument or 'set it'}")
-            return argument
-        return found
-
-    return _VARIABLE.sub(replace, value)
-
-
-def _network(name: str, reader: _Reader) -> Network:
+def _network(name: str, reader: Reader) -> Network:
     options = reader.sub("driver_opts")
     kind = options.text(_IFACE_PREFIX_OPT)
-    if kind not in {"lan", "wan"}:
-        raise options.error(_IFACE_PREFIX_OPT, f"must be lan or wan, not {kind!r}")
+    if kind not in _KINDS:
+        raise options.error(_IFACE_PREFIX_OPT, f"must be lan, wan or dmz, not {kind!r}")
     ipam = reader.sub("ipam")
     entries = ipam.get("config")
     if not isinstance(entries, list) or not entries:
         raise ipam.error("config", "must list the network's subnets")
-    prefixes = []
-    for index, entry in enumerate(entries):
-        item = _Reader(reader.file, f"{ipam.key}.config[{index}]", entry)
-        subnet = item.text("subnet")
-        try:
-            prefixes.append(ip_network(subnet))
-        except ValueError as error:
-            raise item.error(
-                "subnet", f"{error}; write an address block as 10.10.10.0/24"
-            ) from None
-    return Network(name, kind, tuple(prefixes))
+    items = [
+        Reader(reader.file, f"{ipam.key}.config[{index}]", entry)
+        for index, entry in enumerate(entries)
+    ]
+    prefixes = tuple(_prefix(item, "subnet", item.text("subnet")) for item in items)
+    return Network(name, kind, prefixes)
 
 
-def _node(name: str, reader: _Reader, networks: Mapping[str, Network]) -> Node:
+def _prefix(reader: Reader, key: str, text: str) -> Prefix:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise reader.error(key, f"{error}; write an address block as 10.10.10.0/24") from None
+
+
+def _people(reader: Reader) -> People:
+    pool = reader.texts("pool")
+    return People(
+        tuple(_prefix(reader, f"pool[{index}]", text) for index, text in enumerate(pool)),
+        tuple(reader.texts("dns")),
+        {
+            name: Group(tuple(group.texts("members")), tuple(group.texts("allow")))
+            for name, group in reader.sub("groups").items()
+        },
+    )
+
+
+def _node(name: str, reader: Reader, networks: Mapping[str, Network]) -> Node:
     if len(name) > _IFNAMSIZ:
         raise reader.error("", f"the name is longer than {_IFNAMSIZ} characters; shorten it")
     lab = reader.sub("x-lab")
@@ -349,7 +364,7 @@ def _node(name: str, reader: _Reader, networks: Mapping[str, Network]) -> Node:
             tunnel.append(ip_interface(text))
         except ValueError as error:
             raise lab.error(f"tunnel[{index}]", f"{error}; write 10.0.4.1/24") from None
-    site = lab.text("site") if role is not Role.ROUTER else None
+    site = lab.text("site") if role in {Role.HOST, Role.GATEWAY} else None
     dataplane = {}
     for word in lab.text("dataplane", "").split():
         key, sign, value = word.partition("=")
@@ -367,11 +382,14 @@ def _node(name: str, reader: _Reader, networks: Mapping[str, Network]) -> Node:
         transit=lab.truth("transit"),
         dataplane=dataplane,
         suites=tuple(lab.text("suites", "").replace(",", " ").split()),
+        behind=lab.text("behind") if lab.get("behind") else None,
+        people=_people(lab.sub("users")) if lab.get("users") else None,
+        inside=lab.text("inside") if role is Role.NAT else None,
         profiles=tuple(reader.texts("profiles")),
     )
 
 
-def _addresses(attachment: _Reader, network: Network) -> tuple[Cidr, ...]:
+def _addresses(attachment: Reader, network: Network) -> tuple[Cidr, ...]:
     """Read the addresses on one network, with the prefix length of the network's subnet."""
     found: list[Cidr] = []
     for key, version in (("ipv4_address", 4), ("ipv6_address", 6)):
@@ -417,14 +435,21 @@ def _validate(topology: Topology) -> None:
         ]:
             if taken.setdefault(str(address), node.name) != node.name:
                 raise error(key, f"{address} already belongs to {taken[str(address)]}")
-        if node.role is Role.ROUTER:
-            continue
         networks = [port.network for port in node.ports]
+        if node.role is Role.NAT and (len(networks) != 2 or node.inside not in networks):
+            raise error(f"{key}.networks", "a NAT has two: a WAN, and x-lab.inside")
+        if node.role in {Role.CLIENT, Role.SERVER} and len(networks) != 1:
+            raise error(f"{key}.networks", f"a {node.role} has one: a WAN")
+        if node.site is None:
+            continue
         if node.site not in networks:
             raise error(
                 f"{key}.x-lab.site", f"{node.site} is none of its networks ({', '.join(networks)})"
             )
         if node.role is Role.GATEWAY:
+            nat = topology.nodes.get(node.behind or "") or topology.dormant.get(node.behind or "")
+            if node.behind and (nat is None or nat.role is not Role.NAT):
+                raise error(f"{key}.x-lab.behind", f"{node.behind} is no NAT")
             if len(networks) != 2:
                 raise error(f"{key}.networks", "a gateway has two: its site's and a WAN")
             if not node.tunnel:

@@ -6,15 +6,22 @@ import asyncio
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from gateway import config as configuration
 from gateway import link, pki
+from gateway.access.logins import Logins
+from gateway.access.passwords import Cost
+from gateway.access.pool import Pool
+from gateway.access.users import Users
 from gateway.control.channel import Channel
 from gateway.control.connector import Connector
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.events import Events
+from gateway.control.peer import Device
 from gateway.control.peers import Peers
+from gateway.control.people import People
 from gateway.control.server import Server
 from gateway.credentials import Credentials
 from gateway.errors import GatewayError
@@ -22,11 +29,15 @@ from gateway.protocol.handshake import Initiator, Party
 from gateway.protocol.machine import Install, Send
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
+    from gateway.config import Config
     from tests.planes import Plane
+
+CHEAP = Cost(memory=8, passes=1, lanes=1)
+"""Passwords that take no time."""
 
 
 @dataclass
@@ -109,6 +120,7 @@ class RecordedKernel:
     routes: set[str] = field(default_factory=set)
     covered: set[str] = field(default_factory=set)
     own: set[Any] = field(default_factory=set)
+    pools: tuple[Any, ...] = ()
     refuse: bool = False
 
     async def add_routes(self, prefixes: Iterable[Any]) -> None:
@@ -129,10 +141,44 @@ class RecordedKernel:
         if self.refuse and wanted - self.covered:
             raise GatewayError("refused by the test")
         self.covered = wanted
-        self.routes &= wanted
+        pooled = {
+            route
+            for route in self.routes
+            for pool in self.pools
+            if ip_network(route).network_address in pool
+        }
+        self.routes &= wanted | pooled
 
     async def set_routes(self, prefixes: Iterable[Any]) -> None:
         self.routes = {str(prefix) for prefix in prefixes}
+
+
+@dataclass
+class RecordedEnforcement:
+    """Rights as they would stand."""
+
+    rights: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    configs: list[Config] = field(default_factory=list)
+    refuse: bool = False
+
+    async def admit(self, addresses: Iterable[Any], groups: Iterable[str]) -> None:
+        if self.refuse:
+            raise GatewayError("refused by the test")
+        self.rights.update(dict.fromkeys(map(str, addresses), tuple(groups)))
+
+    async def leave(self, addresses: Iterable[Any]) -> None:
+        for address in addresses:
+            self.rights.pop(str(address), None)
+
+    async def retain(self, addresses: Collection[Any]) -> None:
+        kept = set(map(str, addresses))
+        self.rights = {one: groups for one, groups in self.rights.items() if one in kept}
+
+    async def change(self, config: Config) -> None:
+        self.configs.append(config)
+        if self.refuse:
+            self.refuse = False  # back to the old ones, it works again
+            raise GatewayError("refused by the test")
 
 
 class Side:
@@ -160,6 +206,25 @@ class Side:
         )
         (self.peer,) = self.peers.all.values()
         self.port = port
+        self.enforcement = RecordedEnforcement()
+        if (settings := self.config.users) is not None:
+            self.kernel.pools = settings.pool
+            self.users = Users.open(settings.database, create=True, cost=CHEAP)
+            self.logins = Logins(self.users, remember=settings.remember, limits=self.config.bans)
+            self.peers.people = People(
+                self.peers,
+                self.credentials.authority,
+                users=self.users,
+                logins=self.logins,
+                pool=Pool(settings.pool),
+                enforcement=self.enforcement,  # type: ignore[arg-type]
+            )
+
+    @property
+    def people(self) -> People:
+        """Who may log in here."""
+        assert self.peers.people is not None
+        return self.peers.people
 
     def use(self, dataplane: RecordedDataPlane) -> None:
         """Have another data plane, before anything is installed."""
@@ -178,8 +243,11 @@ class Side:
 
 
 @asynccontextmanager
-async def two_sides(folder: Path) -> AsyncIterator[tuple[Side, Side]]:
-    """gw-a and gw-b, each able to dial the other; both servers run."""
+async def two_sides(folder: Path, more: str = "") -> AsyncIterator[tuple[Side, Side]]:
+    """gw-a and gw-b, each able to dial the other; both servers run.
+
+    `more`: the rest of gw-a's config; with `[users]`, people may log in.
+    """
     pki.init(folder / "pki")
     listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     sides = []
@@ -193,22 +261,31 @@ async def two_sides(folder: Path) -> AsyncIterator[tuple[Side, Side]]:
             f'[tun]\naddresses = ["10.0.4.{1 if own == "gw-a" else 2}/32"]\n'
             f'[peers.{other}]\nconnect = "127.0.0.1"\n'
             f'prefixes = ["10.0.4.{2 if own == "gw-a" else 1}/32"]\n'
+            + (more if own == "gw-a" else "")
         )
         sides.append(Side(file, sock.getsockname()[1]))
     tasks = [
         asyncio.create_task(side.server.run(sock))
         for side, sock in zip(sides, listening, strict=True)
     ]
+    tasks += [asyncio.create_task(one.people.follow()) for one in sides if one.peers.people]
     try:
         yield sides[0], sides[1]
     finally:
         for side in sides:
             await side.peers.goodbye_all("the test ends")
+            for peer in tuple(side.peers.all.values()):
+                if isinstance(peer, Device):  # else each waits for its keys' end
+                    await side.peers.end_session(peer, "the test ends")
         # Each connection's task ends by itself now; then nothing of them is left.
         await until(lambda: len(asyncio.all_tasks()) <= 1 + len(tasks))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for side in sides:
+            if side.peers.people is not None:
+                side.logins.close()
+                side.users.close()
         for sock in listening:
             sock.close()
 
@@ -219,9 +296,9 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def play(story: Callable[[Side, Side], Awaitable[None]], folder: Path) -> None:
+def play(story: Callable[[Side, Side], Awaitable[None]], folder: Path, more: str = "") -> None:
     async def run() -> None:
-        async with two_sides(folder) as (a, b):
+        async with two_sides(folder, more) as (a, b):
             await story(a, b)
 
     asyncio.run(run())

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.config import shape
 from gateway.config.structs import Bans, Client, Group, Rule, Users
+from gateway.protocol.login import MAX_DOMAINS, MAX_RESOLVERS, MAX_ROUTES
 
 if TYPE_CHECKING:
     from gateway.config.reader import Reader
@@ -37,6 +38,9 @@ def users(reader: Reader, table: dict[str, Any]) -> Users:
         if any(one.version == other.version for other in pool[:i]):
             raise reader.error(f"users.pool[{i}]", f"{one}: there is an IPv{one.version} pool")
     reader.bounded(given, "users", devices=(1, 100), keepalive=(0, 3600), remember=(0, 30 * 86_400))
+    for key, most in (("routes", MAX_ROUTES), ("dns", MAX_RESOLVERS), ("search", MAX_DOMAINS)):
+        if (count := len(getattr(given, key))) > most:
+            raise reader.error(f"users.{key}", f"has {count} entries; a client takes {most}")
     for i, name in enumerate(given.search):
         if len(name) > 253 or not re.fullmatch(_SEARCH, name):
             raise reader.error(f"users.search[{i}]", f"{name!r} is no domain")

@@ -229,7 +229,7 @@ class Reader:
         """What no key can be blamed for alone."""
         if config.role == "gateway":
             self._gateway(config)
-        if config.name in config.peers:
+        if config.role == "gateway" and config.name in config.peers:
             raise self.error(f"peers.{config.name}", "is this gateway's own name")
         if config.identity.ca is None:
             for peer in config.peers.values():
@@ -239,6 +239,8 @@ class Reader:
                         f"is missing, and peers.{peer.name} is not pinned;"
                         " name the CA's certificate, or pin the peer",
                     )
+        if config.identity.crl is not None and config.identity.ca is None:
+            raise self.error("identity.crl", "is a CA's, and identity.ca is missing")
         self._disjoint_routes(config)
         for peer in config.peers.values():
             self._endpoint_outside_tunnel(peer, config)

@@ -50,7 +50,7 @@ class IdentityFiles(msgspec.Struct, frozen=True):
     key: Path | None
     ca: Path | None
     crl: Path | None = None
-    """Whom the CA takes back."""
+    """Whom the CA took back."""
 
 
 class Listen(msgspec.Struct, frozen=True):

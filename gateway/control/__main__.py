@@ -3,6 +3,7 @@
 --leash-fd FD  to the supervisor: new links, the order to stop, its death
 --admin-fd FD  listening unix socket
 --listen-fd FD listening TCP socket, or none where we accept no connection
+--vault-fd FD  what a client logs in with
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from gateway import config as configuration
-from gateway import logs
+from gateway import link, logs
+from gateway.client.vault import Vault
+from gateway.control.client import LoginRefusedError
 from gateway.control.plane import ControlPlane, LinkBrokenError
 from gateway.credentials import Credentials
 from gateway.errors import GatewayError
@@ -30,12 +33,16 @@ log = logging.getLogger("gateway.control")
 
 
 def main() -> int:
-    """Run the control plane. 0: told to stop; 2: unusable config or environment."""
+    """Run the control plane.
+
+    0: told to stop; 2: unusable config or environment; 3: a client that was not let in.
+    """
     parser = argparse.ArgumentParser(prog="gateway.control")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--leash-fd", type=int, required=True)
     parser.add_argument("--admin-fd", type=int, required=True)
     parser.add_argument("--listen-fd", type=int)
+    parser.add_argument("--vault-fd", type=int)
     parser.add_argument("--uid", type=int, required=True)
     parser.add_argument("--gid", type=int, required=True)
     parser.add_argument("--log-format", choices=logs.FORMATS, default="text")
@@ -46,41 +53,48 @@ def main() -> int:
     leash = socket.socket(fileno=options.leash_fd)
     admin = socket.socket(fileno=options.admin_fd)
     listening = None if options.listen_fd is None else socket.socket(fileno=options.listen_fd)
+    vault = None if options.vault_fd is None else Vault(options.vault_fd)
     try:
         config = configuration.load(options.config)
         logs.set_up(config.name, "control", options.log_format)
         credentials = Credentials(config)
-        _load_what_loads_late(metrics=config.metrics is not None)
+        _load_what_loads_late(config)
         drop_to(options.uid, options.gid, keep=frozenset({CAP_NET_ADMIN}))
-        asyncio.run(_run(config, credentials, leash, listening, admin))
+        asyncio.run(_run(config, credentials, leash, listening, admin, vault))
     except GatewayError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
+    except LoginRefusedError as error:
+        print(f"gateway: {logs.printable(str(error))}", file=sys.stderr)
+        return link.REFUSED
     except Exception:
         log.exception("the control plane failed; this is a bug")
         return 70
 
 
-def _load_what_loads_late(*, metrics: bool) -> None:
+def _load_what_loads_late(config: configuration.Config) -> None:
     """After the drop Python's files may be unreadable: the project can live in a 0700 home."""
     for module in ("concurrent.futures.thread", "encodings.idna"):  # name resolution needs them
         importlib.import_module(module)
-    if metrics:  # 10 MB and 50 ms that nobody pays who does not ask
+    if config.metrics is not None:  # 10 MB and 50 ms that nobody pays who does not ask
         importlib.import_module("gateway.control.metrics")
+    if config.users is not None:
+        importlib.import_module("gateway.control.people")
     # `cryptography` imports its backend at the first use: exchange keys once with ourselves.
     offer = keys.Offer()
     keys.derive(bytes(keys.HASH_LENGTH), keys.answer(offer.x25519, offer.mlkem).secret, "")
 
 
-async def _run(
+async def _run(  # noqa: PLR0917 - each once, from `main`
     config: configuration.Config,
     credentials: Credentials,
     leash: socket.socket,
     listening: socket.socket | None,
     admin: socket.socket,
+    vault: Vault | None,
 ) -> NoReturn:
     try:
-        status = await ControlPlane(config, credentials, leash).run(listening, admin)
+        status = await ControlPlane(config, credentials, leash, vault).run(listening, admin)
     except LinkBrokenError as error:
         log.error("%s; ending, to be started anew", error)
         status = 1

@@ -49,6 +49,10 @@ class Health(Request):
     """Are both planes ready?"""
 
 
+class Policy(Request):
+    """Groups, their rules with counters, and who is in them."""
+
+
 class Connect(Request):
     """Want a peer."""
 
@@ -82,7 +86,7 @@ class Watch(Request):
     peers: Annotated[list[Name], msgspec.Meta(max_length=1000)] = []
 
 
-AnyRequest = Status | Health | Connect | Disconnect | Rekey | Reload | Watch
+AnyRequest = Status | Health | Policy | Connect | Disconnect | Rekey | Reload | Watch
 _decoder: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
 
 

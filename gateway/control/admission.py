@@ -73,13 +73,15 @@ class Bucket:
 class Caller:
     """One that was let in, until it leaves the table: by its handshake's end, either way."""
 
-    __slots__ = ("displaces", "proved", "source", "stranger")
+    __slots__ = ("displaces", "proved", "source", "stranger", "user")
 
     def __init__(self, source: str, *, stranger: bool) -> None:
         self.source = source
         self.stranger = stranger
         self.proved = False
         """It authenticated in this very connection: nobody takes its place any more."""
+        self.user: str | None = None
+        """Who it says it is, if that is a user."""
         self.displaces: Caller | None = None
         """Whose place it took: that one must end."""
 

@@ -15,21 +15,26 @@ import random
 import socket
 import ssl
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-from gateway.control.channel import Channel
+from gateway.control.channel import Channel, host_of
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.events import Kind
 from gateway.control.sessions import HandshakeError, boottime, negotiate
-from gateway.identity import Refused, authenticate, explain
+from gateway.identity import Authority, Refused, authenticate, explain
 from gateway.protocol.handshake import Initiator, Party
 from gateway.protocol.messages import MalformedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway.config import Address
+    from gateway.control.client import ClientSide
     from gateway.control.dataplane import DataPlane
     from gateway.control.peer import Peer
     from gateway.control.peers import Peers
+    from gateway.control.sessions import Session
     from gateway.identity import Identity
 
 log = logging.getLogger(__name__)
@@ -53,7 +58,10 @@ class Connector:
         identity: Identity,
         dataplane: DataPlane,
         peers: Peers,
+        client: ClientSide | None = None,
     ) -> None:
+        """`client`: we are one, and log in to the peer."""
+        self._client = client
         self._peer = peer
         self._address = address
         self._context = context
@@ -71,15 +79,17 @@ class Connector:
             try:
                 channel = await self._dial()
             except (HandshakeError, Refused, MalformedError, DataPlaneError) as error:
-                self._failed(_line(error))
+                self._failed(_line(error), error)
+                if isinstance(error, Refused):
+                    self._peers.refused(self._peer, error)
                 if isinstance(error, HandshakeError) and error.code == "disconnected":
                     # It was told to; ours is void.
                     await self._peers.end_session(self._peer, "the peer was told to disconnect")
             except (OSError, EOFError, ssl.SSLError) as error:
-                self._failed(explain(error))
+                self._failed(explain(error), error)
             except Exception as error:
                 log.exception("peer %s: a dial failed; this is a bug", self._peer.name)
-                self._failed(f"a bug: {error!r}")
+                self._failed(f"a bug: {error!r}", error)
             else:
                 await self._peers.serve(self._peer, channel, dialled=True)
                 away_since = boottime()
@@ -112,17 +122,33 @@ class Connector:
 
     async def _tcp(self) -> socket.socket:
         """A connection to the first of the peer's addresses that answers."""
+        if self._client is None:
+            return await self._first([self._address.host])
+        if self._client.known:
+            try:
+                return await self._first(self._client.known)
+            except OSError:
+                if not self._client.may_resolve:
+                    raise
+        return await self._first([self._address.host])
+
+    async def _first(self, hosts: Iterable[str]) -> socket.socket:
+        """The same, of these names or addresses."""
         loop = asyncio.get_running_loop()
         ours = ipaddress.ip_address(self._peers.config.listen.address)
         family = socket.AF_INET if ours.version == 4 else socket.AF_INET6
         if ours == ipaddress.IPv6Address("::"):
             family = socket.AF_UNSPEC
+        found: list[Any] = []
         try:
-            found = await loop.getaddrinfo(
-                self._address.host, self._address.port, type=socket.SOCK_STREAM, family=family
-            )
+            for host in hosts:
+                found += await loop.getaddrinfo(
+                    host, self._address.port, type=socket.SOCK_STREAM, family=family
+                )
         except UnicodeError:  # config.py lets no such name through, but the resolver decides
             raise OSError(None, "the name cannot be looked up") from None
+        if self._client is not None:
+            await self._client.found(host_of(address) for *_, address in found)
         failure: OSError = OSError(None, "the name has no address")
         for family, kind, protocol, _name, address in found:
             sock = socket.socket(family, kind, protocol)
@@ -147,14 +173,16 @@ class Connector:
     async def _greet(self, channel: Channel) -> None:
         peer = self._peer
         # Before a byte is written: a stranger must not even read our hello.
-        certificate = authenticate(peer.name, peer.trust, channel.tls, datetime.now(UTC))
+        client, name = self._client, peer.name if self._names(peer) else None
+        certificate = authenticate(name, peer.trust, channel.tls, datetime.now(UTC))
         own = Party(
-            self._peers.config.name,
+            self._peers.config.name if client is None else client.user,
             self._identity.sha256,
             self._peers.new_index(),
             self._peers.config.listen.port,
         )
-        machine = Initiator(own, peer.name, certificate, peer.config.suites)
+        login = None if client is None else client.login()
+        machine = Initiator(own, name, certificate, peer.config.suites, login)
         peer.greeting = True
         try:
             await negotiate(
@@ -164,13 +192,26 @@ class Connector:
                 self._dataplane,
                 peer=peer.name,
                 lifetime=self._peers.config.timers.lifetime,
-                establish=lambda session: self._peers.establish(peer, channel, session),
+                establish=lambda session: self._establish(channel, session),
+                granted=None if client is None else partial(client.granted, remote=channel.remote),
             )
         finally:
             peer.greeting = False
             self._peers.forget_index(own.index)
 
-    def _failed(self, why: str) -> None:
+    def _names(self, peer: Peer) -> bool:
+        """Whether its name is more than what our file calls it: a client's pin says all."""
+        return self._client is None or isinstance(peer.trust, Authority)
+
+    async def _establish(self, channel: Channel, session: Session) -> None:
+        if self._client is None:
+            await self._peers.establish(self._peer, channel, session)
+        else:
+            await self._client.establish(self._peers, self._peer, channel, session)
+
+    def _failed(self, why: str, error: Exception) -> None:
+        if self._client is not None:
+            self._client.failed(error, self._peers)
         if why != self._peer.error and self._peer.wanted:
             self._peers.events.emit(
                 Kind.DIAL_FAILED, f"at {self._address}: {why}; trying again",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ANSWER_WITHIN: Final = 5.0  # seconds; the data plane drains its packets in milliseconds
+ENDS_WITHIN: Final = 1.0  # seconds
 
 _REASONS: Final = frozenset(str(reason) for reason in Drop)
 
@@ -67,6 +68,7 @@ class DataPlane:
         self._on_expired = expired
         self._on_broken = broken
         self._link: socket.socket | None = None
+        self._gone = asyncio.Event()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._unsent: deque[bytes] = deque()
@@ -87,6 +89,7 @@ class DataPlane:
         self._detach("the data plane was restarted")
         end.setblocking(False)
         self._link = end
+        self._gone.clear()
         asyncio.get_running_loop().add_reader(end, self._readable)
 
     def close(self) -> None:
@@ -159,10 +162,15 @@ class DataPlane:
         finally:
             self._asked -= 1
 
-    def stop(self) -> None:
-        """Ask it to send its last counters and exit."""
-        with contextlib.suppress(DataPlaneError):
+    async def stop(self) -> None:
+        """Ask it to exit, and wait until it has: there is no session any more.
+
+        At most `ENDS_WITHIN`: one that hangs opens no record, and the supervisor kills it.
+        """
+        with contextlib.suppress(DataPlaneError, TimeoutError):
             self._send(link.Stop())
+            async with asyncio.timeout(ENDS_WITHIN):
+                await self._gone.wait()
 
     async def _request(self, build: Callable[[int], link.Down]) -> None:
         seq = next(self._numbers)
@@ -252,6 +260,7 @@ class DataPlane:
 
     def _detach(self, why: str) -> None:
         end, self._link = self._link, None
+        self._gone.set()
         self.pid, self.in_service = None, False
         self._unsent.clear()
         if end is not None:

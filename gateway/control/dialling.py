@@ -11,6 +11,7 @@ from gateway.control.connector import Connector
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from gateway.control.client import ClientSide
     from gateway.control.dataplane import DataPlane
     from gateway.control.peer import Peer
     from gateway.control.peers import Peers
@@ -26,12 +27,14 @@ class Dialling:
         dataplane: DataPlane,
         peers: Peers,
         background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        client: ClientSide | None = None,
     ) -> None:
-        """`background` runs what must not fail."""
+        """`background` runs what must not fail. `client`: we are one, and log in."""
         self._credentials = credentials
         self._dataplane = dataplane
         self._peers = peers
         self._background = background
+        self._client = client
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, peer: Peer) -> None:
@@ -45,6 +48,7 @@ class Dialling:
             identity=self._credentials.identity,
             dataplane=self._dataplane,
             peers=self._peers,
+            client=self._client,
         )
         self._tasks[peer.name] = self._background(connector.run())
 

@@ -37,9 +37,15 @@ class Kind(StrEnum):
     DIAL_FAILED = "dial-failed"
     DISCONNECTED = "disconnected"  # by command, or the peer said goodbye
     REFUSED = "refused"  # a caller
+    LOGIN_REFUSED = "login-refused"  # one who says that they are a user
+    LOGGED_IN = "logged-in"  # a user's device: its addresses and groups
+    LOGGED_OUT = "logged-out"  # nothing is left of it
+    RIGHTS = "rights"  # a user's groups changed
     DATA_PLANE = "data-plane"  # a new one is in service
     RELOADED = "reloaded"
     PATH = "path"  # what a record to the peer may be changed
+    REVOKED = "revoked"  # the CRL changed, or a session ended by it
+    CERTIFICATE = "certificate"  # one that expires soon; a CRL that is old or of no use
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,6 +86,11 @@ class Events:
         log.log(logging.WARNING if warning else logging.INFO, "%s", line, extra={"event": event})
         for watcher in tuple(self._watchers):
             watcher(event)
+
+    def forget(self, peer: str) -> None:
+        """Count nothing of a peer that is gone: users' devices come and go."""
+        for kind in Kind:
+            self.counts.pop((kind, peer), None)
 
     def watch(self, watcher: Callable[[Event], None]) -> Callable[[], None]:
         """Call it for each event from now on; what is returned ends that."""

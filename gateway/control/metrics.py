@@ -62,6 +62,7 @@ GAUGES: Final = (
     ("span", "span_datagrams", "Datagrams that a record to the peer may take now."),
     ("datagram", "datagram_size_bytes", "UDP payload that a datagram to the peer may have now."),
     ("rtt", "ping_rtt_seconds", "Round trip of the last ping over the control connection."),
+    ("certificate_expires", "certificate_expires_seconds", "Until its certificate expires."),
 )
 """The same for what goes up and down; what is not known has no sample."""
 
@@ -112,6 +113,12 @@ class Metrics(Collector):
             yield GaugeMetricFamily(
                 "twosite_control_uptime_seconds", "Of the control plane.", status["uptime"]
             )
+            if status["certificate_expires"] is not None:
+                yield GaugeMetricFamily(
+                    "twosite_certificate_expires_seconds",
+                    "Until our own certificate expires.",
+                    status["certificate_expires"],
+                )
             yield from _of_gateway(status, counts)
             yield from self._of_peers(status)
 
@@ -206,6 +213,14 @@ def _of_gateway(
     for outcome, count in status["handshakes"].items():
         handshakes.add_metric([outcome], count)
     yield handshakes
+    if (users := status.get("users")) is not None:
+        yield GaugeMetricFamily("twosite_users_online", "Users with a session.", users["online"])
+        logins = CounterMetricFamily(
+            "twosite_logins", "Logins, by how they ended; in: with a session.", labels=["outcome"]
+        )
+        for outcome, count in users["logins"].items():
+            logins.add_metric([outcome], count)
+        yield logins
     events = CounterMetricFamily(
         "twosite_events", "What `gateway watch` shows, by kind.", labels=["kind", "peer"]
     )

@@ -1,30 +1,44 @@
 """One peer: what we want of it, what stands with it now, and how `gateway status` shows it.
 
+A `Device` is one of a user's: a peer that comes with its login and goes with its last session.
+
     waiting       it dials us, no session yet          connecting    we dial, no session yet
     established   a session; data flows                disconnected  taken down by command
     dead          a session, and nothing heard for `dead_after` though we send
 
-Who changes it: peers.py, connector.py for `greeting` and `error`, conversation.py for `rtt`.
+Who changes it: peers.py, people.py; connector.py for `greeting` and `error`, conversation.py for
+`rtt`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 from gateway.control.sessions import boottime
+from gateway.identity import Fingerprint
 from gateway.link import PeerCounters
 from gateway.protocol.epoch import Liveness
 from gateway.protocol.suites import insecure
 
 if TYPE_CHECKING:
     from collections.abc import Container
+    from ipaddress import IPv4Address, IPv6Address
+
+    from cryptography.x509 import Certificate
 
     from gateway import config
+    from gateway.access.users import User
     from gateway.control.channel import Channel
     from gateway.control.conversation import Conversation
     from gateway.control.sessions import Session
     from gateway.identity import Trust
+
+    IPAddress = IPv4Address | IPv6Address
+
+NO_TRUST: Final = Fingerprint(b"")
+"""No certificate has this fingerprint: none alone makes anybody a user."""
 
 
 class Peer:
@@ -44,6 +58,7 @@ class Peer:
         # One that the peer may send on, and that we may not yet: see `Peers.keep_coming`.
         self.coming: Session | None = None
         self.channel: Channel | None = None
+        self.certificate: Certificate | None = None  # that it showed last
         self.conversation: Conversation | None = None
         self.liveness = Liveness(timers.dead_after)
         self.rtt: float | None = None  # seconds, of the control ping
@@ -95,8 +110,10 @@ class Peer:
         """Its table in `gateway status`. `heard`: sessions of which a record has opened."""
         now, session = boottime(), self.session
         counted = counters or PeerCounters()
+        expires = self.certificate.not_valid_after_utc if self.certificate else None
         return {
             "name": self.name,
+            "kind": "gateway",
             "state": self.state,
             "control": "down" if self.channel is None else "up",
             # `silent` while no record came: is UDP blocked on the way? Each side begins with one.
@@ -125,5 +142,48 @@ class Peer:
             "span": counters.span if counters else None,
             "datagram": counters.datagram_size if counters else None,
             "drops": counted.drops,
+            "certificate_expires": seconds_left(expires),
             "error": self.error,
         }
+
+
+class Device(Peer):
+    """One device of a user who is logged in, or about to be."""
+
+    def __init__(
+        self,
+        config: config.Peer,
+        timers: config.Timers,
+        *,
+        user: User,
+        device: str,
+        addresses: tuple[IPAddress, ...],
+    ) -> None:
+        super().__init__(config, NO_TRUST, timers)
+        self.user = user.name
+        self.device = device
+        self.added = user.added  # tells them from another user of the same name
+        self.groups = user.groups
+        self.addresses = addresses
+        self.admitted = False  # the kernel knows what it may reach
+        self.visits = 0  # logins under way
+
+    @property
+    def over(self) -> bool:
+        """Nothing of it is left, and nothing is on its way."""
+        return not (self.indices or self.channel or self.visits)
+
+    def row(self, counters: PeerCounters | None, heard: Container[int]) -> dict[str, object]:
+        """As of any peer, and who it is."""
+        return super().row(counters, heard) | {
+            "kind": "user",
+            "user": self.user,
+            "device": self.device,
+            "groups": list(self.groups),
+            "addresses": [str(address) for address in self.addresses],
+        }
+
+
+def seconds_left(expires: datetime | None) -> int | None:
+    """Until a certificate expires; negative: since it did."""
+    return None if expires is None else round((expires - datetime.now(UTC)).total_seconds())

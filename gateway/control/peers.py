@@ -7,7 +7,8 @@ it any more, but the peer's records still open on it until `OVERLAP` after the f
 on the new keys.
 
 Not here: how a channel comes about (server.py, connector.py), what is said on one
-(conversation.py), a peer's states (peer.py).
+(conversation.py), a peer's states (peer.py), what the kernel and a new data plane are told of
+peers (forwarding.py).
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from gateway.control.channel import LINGER
 from gateway.control.conversation import Conversation
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.events import Events, Kind
+from gateway.control.forwarding import Forwarding
 from gateway.control.paths import Paths
-from gateway.control.peer import Peer
+from gateway.control.peer import Device, Peer
 from gateway.control.sessions import HandshakeError, boottime
 from gateway.errors import GatewayError
+from gateway.identity import shown
 from gateway.protocol.epoch import Epoch
 from gateway.protocol.messages import Disconnect
 from gateway.protocol.suites import described
@@ -37,11 +40,12 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
     from collections.abc import Set as AbstractSet
 
-    from gateway.config import Config, Network
+    from gateway.config import Config
     from gateway.control.channel import Channel
     from gateway.control.dataplane import DataPlane
+    from gateway.control.people import People
     from gateway.control.sessions import Session
-    from gateway.identity import Trust
+    from gateway.identity import Refused, Trust
     from gateway.system.netlink import Kernel
 
 log = logging.getLogger(__name__)
@@ -71,15 +75,31 @@ class Peers:
         self._heard: set[int] = set()  # sessions of which a record has opened
         self._under_way: set[int] = set()  # indices of handshakes and rekeys
         self._tasks: set[asyncio.Task[None]] = set()  # which nobody need wait for
-        self._own: set[Network] = set()  # networks that we are on, as the data plane knows them
+        self.stopping = False
         self.paths = Paths(config.dataplane, dataplane, config.peers)
         self.all = {
             name: Peer(peer, trusts[name], config.timers) for name, peer in config.peers.items()
         }
+        self.people: People | None = None
+        """Of a gateway that users log in to."""
+        self.forwarding = Forwarding(self, kernel)
 
     def get(self, name: str) -> Peer | None:
         """The peer of that name, if the configuration has one."""
         return self.all.get(name)
+
+    def add(self, peer: Peer) -> None:
+        """There is a new peer."""
+        self.all[peer.name] = peer
+        self.paths.add(peer.name)
+        self.dataplane.names = frozenset(self.all)
+
+    def remove(self, name: str) -> None:
+        """There is this peer no more; the data plane may still have to forget it."""
+        del self.all[name]
+        self.paths.remove(name)
+        self.dataplane.names = frozenset(self.all)
+        self.dataplane.counters.pop(name, None)
 
     def new_index(self) -> int:
         """A random index that names no session of ours: live, left behind, or under way.
@@ -116,7 +136,7 @@ class Peers:
         elif owner.session is not None and owner.session.index == index:
             self._let_fade(owner)
         elif owner.coming is not None and owner.coming.index == index:
-            self._start(self._use_coming(owner, owner.coming))
+            self.start(self._use_coming(owner, owner.coming))
 
     def moved(self, index: int, endpoint: link.Endpoint) -> None:
         """A peer sends from elsewhere; the data plane answers there by now."""
@@ -143,13 +163,13 @@ class Peers:
             owner.coming = None
         if owner.session is not None and owner.session.index == index:
             owner.session = None
-            owner.changed.set()
             self.events.emit(
                 Kind.EXPIRED, "its keys are too old and were destroyed; no traffic until there are"
                 " new ones", peer=owner.name, warning=True,
             )  # fmt: skip
         if not owner.current:
-            self._start(self._unroute(owner))
+            self.start(self._unroute(owner))
+        owner.changed.set()
 
     def counted(self, names: AbstractSet[str]) -> None:
         """Our data plane's totals of these peers are new: who is there, and what gets through?"""
@@ -194,8 +214,8 @@ class Peers:
                 # Before packets: how they may be, and the way of the answers.
                 if lost or not rekeyed:
                     self.paths.connected(peer.name, str(session.endpoint))
-                if not rekeyed and await self._kernel.own_networks() != self._own:
-                    await self.tell_routes(self.config)  # an interface came or went
+                if not rekeyed:
+                    await self.forwarding.ready_for(peer)
                 await self._kernel.add_routes(peer.config.prefixes)
                 await self.dataplane.activate(session.index)
             except GatewayError as error:
@@ -211,11 +231,11 @@ class Peers:
             session.epoch = Epoch(boottime(), sent.tx_records, sent.tx_bytes)
             peer.session, peer.orphans, peer.coming, peer.error = session, [], None, None
             if channel is not None:
-                peer.channel = channel
+                peer.channel, peer.certificate = channel, shown(channel.tls)
             if session.index in self._heard:
                 self._let_fade(peer)
             # Not waited for: from here on the session is the peer's, whatever ends the caller.
-            self._start(self._retire(ended))
+            self.start(self.retire(ended))
             if channel is not None and replaced is not None and replaced is not channel:
                 replaced.abort()
             peer.rekeys += rekeyed
@@ -248,7 +268,8 @@ class Peers:
         def over(index: int, timer: object) -> None:
             if peer.fading.get(index) is timer:
                 del peer.fading[index]
-                self._start(self._retire([index]))
+                self.start(self.retire([index]))
+                peer.changed.set()
 
         for index, running in peer.fading.items():
             if running is None:
@@ -259,7 +280,7 @@ class Peers:
         """The peer may send on these keys, but its word of it was lost with the connection."""
         peer.coming = session
         if session.index in self._heard:
-            self._start(self._use_coming(peer, session))
+            self.start(self._use_coming(peer, session))
 
     async def _use_coming(self, peer: Peer, session: Session) -> None:
         with contextlib.suppress(HandshakeError, DataPlaneError):
@@ -267,7 +288,7 @@ class Peers:
                 peer.coming = None
                 await self.establish(peer, None, session, rekeyed=True)
 
-    async def _retire(self, indices: list[int]) -> None:
+    async def retire(self, indices: list[int]) -> None:
         """Destroy sessions that are nobody's any more."""
         self._heard.difference_update(indices)
         for index in indices:
@@ -276,6 +297,8 @@ class Peers:
     def _refuse_loop(self, session: Session) -> None:
         """Datagrams to an endpoint behind the tunnel would be routed into it, for ever."""
         endpoint = session.endpoint.numeric
+        if endpoint in {alone.network_address for alone in self.forwarding.excepted}:
+            return
         for peer in self.all.values():
             for prefix in peer.config.prefixes:
                 if endpoint is not None and endpoint in prefix:
@@ -316,7 +339,15 @@ class Peers:
     async def part(self, peer: Peer, why: str) -> None:
         """End the session on both sides; the next one is welcome."""
         await self.end_session(peer, f"disconnected: {why}")
-        await self._goodbye([peer], why)
+        await self.goodbye([peer], why)
+
+    def refused(self, peer: Peer, refusal: Refused) -> None:
+        """A certificate of the peer's own was refused.
+
+        Sessions of a control plane before us may have been made with a revoked one: they end.
+        """
+        if refusal.code == "revoked" and peer.session is None and peer.orphans:
+            self.start(self.end_session(peer, refusal.message))
 
     async def rekey(self, peer: Peer, suites: tuple[str, ...]) -> dict[str, str]:
         """By command: change keys now. Raises GatewayError."""
@@ -324,7 +355,7 @@ class Peers:
         for suite in suites:
             if suite not in allowed:
                 raise GatewayError(
-                    f"peers.{peer.name}.suites does not have {suite!r}; it has {', '.join(allowed)}"
+                    f"{_table(peer)}.suites does not have {suite!r}; it has {', '.join(allowed)}"
                 )
         if peer.conversation is None:
             raise GatewayError(
@@ -343,90 +374,14 @@ class Peers:
 
     async def goodbye_all(self, reason: str) -> None:
         """A clean stop: every peer hears it. The data plane's end destroys the sessions."""
+        self.stopping = True
         for peer in self.all.values():
             peer.wanted = False
-        await self._goodbye(self.all.values(), reason)
+        await self.goodbye(self.all.values(), reason)
 
-    # --- A data plane comes or goes --------------------------------------------------------------
+    # --- The end of sessions and connections ------------------------------------------------------
 
-    def take_over(self, ready: link.Ready) -> Coroutine[Any, Any, None]:
-        """A data plane answered on a new link: bring both to one view.
-
-        What it holds is compared now, before anything else can happen; the rest follows. Its
-        sessions that we do not know were made by a control plane before us: they go on until a new
-        handshake replaces them. Ours that it does not know died with their keys: where the control
-        connection stands, there are new ones at once.
-        """
-        live = {session.index: session.peer for session in ready.sessions}
-        for peer in self.all.values():
-            peer.orphans = [index for index in peer.orphans if index in live]
-            for index in [one for one in peer.fading if one not in live]:
-                del peer.fading[index]
-            if peer.coming is not None and peer.coming.index not in live:
-                peer.coming = None
-            if peer.session is not None and peer.session.index not in live:
-                self._lost_session(peer)
-        unknown = []
-        for index, name in live.items():
-            owner = self.all.get(name)
-            if owner is not None and index in owner.indices:
-                continue
-            if owner is not None and owner.wanted:
-                owner.orphans.append(index)
-                owner.routed = True
-            else:
-                unknown.append(index)
-        return self._resume(unknown)
-
-    def _lost_session(self, peer: Peer) -> None:
-        log.warning("peer %s: session lost with the data plane; new keys", peer.name)
-        peer.session = None
-        # Its routes stay while new keys are a matter of milliseconds.
-        peer.routed = peer.lock.locked() or peer.conversation is not None
-        if peer.conversation is not None:
-            peer.conversation.renew()
-        else:
-            self._goodbye([peer], "the data plane was restarted")
-
-    async def _resume(self, unknown: list[int]) -> None:
-        await self.tell_all()
-        await self._retire(unknown)
-        await self.route_all()
-
-    async def route_all(self) -> None:
-        """Have the kernel's routes lead to the peers that have a session, and to no other."""
-        await self._kernel.set_routes(
-            prefix for peer in self.all.values() if peer.routed for prefix in peer.config.prefixes
-        )
-
-    async def tell_all(self) -> None:
-        """Give the data plane all that it should know of the peers but their keys."""
-        for peer in self.all.values():
-            self.dataplane.options(
-                link.Options(
-                    peer=peer.name,
-                    roam=peer.config.roam,
-                    transit=peer.config.transit,
-                    keepalive=peer.config.keepalive,
-                    keepalive_after=self.config.timers.keepalive_after,
-                )
-            )
-        await self.tell_routes(self.config)
-        self.paths.order_all()
-
-    async def tell_routes(self, config: Config) -> None:
-        """Give the data plane the route table of a configuration."""
-        table: dict[Network, str | None] = {
-            prefix: peer.name for peer in config.peers.values() for prefix in peer.prefixes
-        }
-        self._own = await self._kernel.own_networks()
-        # Where a peer's prefix covers our own site, the longer prefix is ours.
-        for own in self._own - table.keys():
-            if any(own.version == prefix.version and _covers(prefix, own) for prefix in table):
-                table[own] = None
-        await self.dataplane.set_routes((str(prefix), name) for prefix, name in table.items())
-
-    def _goodbye(self, peers: Iterable[Peer], reason: str) -> asyncio.Task[None]:
+    def goodbye(self, peers: Iterable[Peer], reason: str) -> asyncio.Task[None]:
         """Part with these peers' connections now, and close them with a word.
 
         Now: a connection that comes while we wait is another, and stays.
@@ -437,9 +392,10 @@ class Peers:
                 parting.append(peer.channel)
             peer.channel = None
             peer.changed.set()
-        return self._start(_farewell(parting, reason))
+        return self.start(_farewell(parting, reason))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run what nobody need wait for."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -450,8 +406,9 @@ class Peers:
         async with peer.lock:
             ended, had = peer.indices, peer.session is not None
             peer.session, peer.coming, peer.orphans, peer.fading = None, None, [], {}
-            await self._retire(ended)
+            await self.retire(ended)
             await self._unroute_locked(peer)
+            peer.changed.set()
         if had:
             self.events.emit(Kind.DISCONNECTED, why, peer=peer.name)
 
@@ -476,10 +433,8 @@ class Peers:
         return [peer.row(counters.get(peer.name), self._heard) for peer in self.all.values()]
 
 
-def _covers(wider: Network, own: Network) -> bool:
-    return wider.prefixlen < own.prefixlen and int(own.network_address) >> (
-        own.max_prefixlen - wider.prefixlen
-    ) == int(wider.network_address) >> (own.max_prefixlen - wider.prefixlen)
+def _table(peer: Peer) -> str:
+    return "users" if isinstance(peer, Device) else f"peers.{peer.name}"
 
 
 async def _farewell(channels: list[Channel], reason: str) -> None:

@@ -7,16 +7,26 @@ NET_ADMIN alone, and only then talks to anybody.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
+from functools import partial
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from gateway import __version__, link
+from gateway.access.pool import Pool
 from gateway.control import admin
+from gateway.control.certificates import Certificates
+from gateway.control.client import ClientSide, LoginRefusedError
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.dialling import Dialling
+from gateway.control.enforcement import Enforcement
 from gateway.control.events import Events, Kind
+from gateway.control.peer import Device, seconds_left
 from gateway.control.peers import Peers
 from gateway.control.reload import Reload
 from gateway.control.server import Server
@@ -31,7 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from collections.abc import Set as AbstractSet
 
-    from gateway.config import Config
+    from gateway.client.vault import Vault
+    from gateway.config import Config, Tun
     from gateway.control.peer import Peer
     from gateway.credentials import Credentials
 
@@ -41,6 +52,9 @@ LIFE_WITHIN: Final = 5.0
 """Seconds without counters, which come each second: then the data plane hangs."""
 
 
+ANSWERED_WITHIN: Final = 0.2  # seconds that the answer to a command needs on the admin socket
+
+
 class LinkBrokenError(Exception):
     """We dropped the link; the supervisor makes a new one when this process ends."""
 
@@ -48,13 +62,27 @@ class LinkBrokenError(Exception):
 class ControlPlane:
     """Owns the peers, their channels, the kernel's routes and the admin socket."""
 
-    def __init__(self, config: Config, credentials: Credentials, leash: socket.socket) -> None:
+    def __init__(
+        self,
+        config: Config,
+        credentials: Credentials,
+        leash: socket.socket,
+        vault: Vault | None = None,
+    ) -> None:
+        """`vault`: what we log in with, if we are a client."""
+        self._kernel = Kernel(config.tun.name)
+        self._client: ClientSide | None = None
+        if vault is not None:
+            tell = partial(link.say_resolvers, leash)
+            self._client = ClientSide(config, vault, self._kernel, tell)
+            config = self._client.config
         self._config = config
         self._credentials = credentials
         self._leash = leash
         self._started = self._counted_at = time.monotonic()
         self._stopping = asyncio.Event()
         self._clean = False
+        self._renewed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._failure: BaseException | None = None
         self._resuming: asyncio.Task[None] | None = None
@@ -69,10 +97,21 @@ class ControlPlane:
             expired=self._expired,
             broken=self._link_broken,
         )
-        self._kernel = Kernel(config.tun.name)
+        self._tun = tun_of(config)
+        self._enforcement = Enforcement(config, config.tun.name, self._kernel.site_networks)
         self._peers = Peers(config, credentials.trusts, self._dataplane, self._kernel, self._events)
-        self._dialling = Dialling(credentials, self._dataplane, self._peers, self._background)
-        self._reload = Reload(self._peers, self._kernel, credentials, self._dialling)
+        self._dialling = Dialling(
+            credentials, self._dataplane, self._peers, self._background, self._client
+        )
+        self._certificates = Certificates(credentials, self._peers, self._events)
+        self._reload = Reload(
+            self._peers,
+            self._kernel,
+            self._enforcement,
+            credentials,
+            self._dialling,
+            certificates=self._certificates,
+        )
         self._reloading = asyncio.Lock()
         self._server = Server(
             config,
@@ -84,34 +123,55 @@ class ControlPlane:
         )
 
     async def run(self, listening: socket.socket | None, admin_socket: socket.socket) -> int:
-        """Work until the supervisor says stop (0) or is gone (0, at once). Raises GatewayError."""
+        """Work until the supervisor says stop (0) or is gone (0, at once). Raises GatewayError.
+
+        `START_ANEW`: until we have a new certificate, whose key only a new process can read.
+        """
         if self._config.metrics is not None:
             from gateway.control.metrics import Metrics  # noqa: PLC0415 - loaded before the drop
 
             Metrics(self._config, self._status, self._events)
+        pools = () if self._config.users is None else self._config.users.pool
+        if self._config.users is not None:
+            from gateway.control.people import People  # noqa: PLC0415 - loaded before the drop
+
+            users = self._credentials.authority
+            self._peers.people = People.open(self._peers, users, self._enforcement)
+            self._background(self._peers.people.follow())
         peers = self._config.peers.values()
-        await self._kernel.start(
-            self._config.tun, [prefix for peer in peers for prefix in peer.prefixes]
-        )
+        prefixes = [prefix for peer in peers for prefix in peer.prefixes]
+        if self._client is not None:
+            prefixes += self._client.closed
+        login_at = None if self._client is None else self._client.login_at
+        await self._kernel.start(self._tun, prefixes, pools, login_at)
+        if self._client is not None:
+            await self._client.start(self._peers)
+        await self._enforcement.start()  # before anybody has a session, and so a route
         self._leash.setblocking(False)
         asyncio.get_running_loop().add_reader(self._leash, self._order)
         self._background(admin.serve(admin_socket, self._answer, self._watchers))
         self._background(self._say_ready())
+        self._background(self._certificates.run())
         if listening is not None:
             self._background(self._server.run(listening))
-        for peer in self._peers.all.values():
+        for peer in tuple(self._peers.all.values()):
             self._dialling.start(peer)
         self._warn_about_our_name()
         self._warn_about_insecure_peers()
         log.info("control plane ready, pid %d, uid %d", os.getpid(), os.getuid())
         await self._stopping.wait()
+        if isinstance(self._failure, LoginRefusedError):
+            await self._stop()
         if self._failure is not None:
             raise self._failure
         if self._clean:
             await self._stop()
-        return 0
+            return 0
+        return link.START_ANEW if self._renewed else 0
 
     def _warn_about_our_name(self) -> None:
+        if self._client is not None:
+            return  # a user; the gateway says whether it wants a certificate at all
         ours = uri("gateway", self._config.name)
         if (uris := self._credentials.identity.uris) and ours not in uris:
             log.warning(
@@ -131,19 +191,27 @@ class ControlPlane:
                 )
 
     async def _stop(self) -> None:
-        """Goodbye to the peers, then routes and addresses, then the data plane.
+        """Goodbye to the peers, then routes and addresses, the data plane, and the policy.
 
         Nobody is waited for longer than `LINGER`: not a peer that does not read, not a data plane
-        that hangs. Its end destroys the sessions.
+        that hangs. Its end destroys the sessions. The policy goes when it is gone: what users send
+        is judged as long as there is a session. What fails keeps nothing from what follows it.
         """
-        try:
+        async with contextlib.AsyncExitStack() as then:  # from the last to the first
+            then.push_async_callback(self._watchers.close, f"gateway {self._config.name} stopped")
+            then.push_async_callback(self._enforcement.clean)
+            then.push_async_callback(self._dataplane.stop)
+            if self._client is not None:
+                then.push_async_callback(self._client.clean, refused=self._failure is not None)
+            then.push_async_callback(self._kernel.clean)
             await self._peers.goodbye_all(f"{self._config.name} stops")
-        finally:
-            try:
-                await self._kernel.clean()
-            finally:
-                self._dataplane.stop()
-                await self._watchers.close(f"gateway {self._config.name} stopped")
+
+    async def _start_anew(self) -> None:
+        """End, once the command has its answer. The data plane goes on; no peer hears goodbye."""
+        await self._watchers.close("the control plane starts anew with its new certificate")
+        await asyncio.sleep(ANSWERED_WITHIN)
+        self._renewed = True
+        self._stopping.set()
 
     def _order(self) -> None:
         try:
@@ -163,7 +231,9 @@ class ControlPlane:
         self._stopping.set()
 
     def _data_plane_ready(self, ready: link.Ready) -> None:
-        self._resuming = self._background(self._resume(self._peers.take_over(ready), ready.pid))
+        self._resuming = self._background(
+            self._resume(self._peers.forwarding.take_over(ready), ready.pid)
+        )
 
     async def _resume(self, work: Coroutine[Any, Any, None], pid: int) -> None:
         try:
@@ -175,6 +245,8 @@ class ControlPlane:
         self._counted_at = time.monotonic()
         link.say_ready(self._leash)
         self._events.emit(Kind.DATA_PLANE, f"data plane ready, pid {pid}", pid=pid)
+        for peer in self._peers.all.values():
+            peer.changed.set()  # whoever dials it waited for this
 
     async def _say_ready(self) -> None:
         """Each second, as long as the data plane shows life: the supervisor passes it on."""
@@ -207,18 +279,31 @@ class ControlPlane:
         match request:
             case admin.Status():
                 return await self._status()
+            case admin.Policy():
+                return {"policy": await self._policy()}
             case admin.Health():
                 return {"ready": self._dataplane.ready}
             case admin.Connect(name):
-                await self._peers.connect(self._peer(name))
+                peer = self._peer(name)
+                if isinstance(peer, Device):
+                    raise GatewayError(f"{name} logs in by itself; there is nothing to dial")
+                await self._peers.connect(peer)
             case admin.Disconnect(name):
-                await self._peers.disconnect(self._peer(name))
+                peer = self._peer(name)
+                if isinstance(peer, Device):  # who may log in may do so again
+                    await self._peers.part(peer, "by command")
+                else:
+                    await self._peers.disconnect(peer)
             case admin.Rekey(name, suite):
                 suites = (suite,) if suite is not None else ()
                 return dict(await self._peers.rekey(self._peer(name), suites))
+            case admin.Reload() if self._client is not None:
+                raise GatewayError("a client reads its file when it starts; stop and start it")
             case admin.Reload(text, files, others):
                 async with self._reloading:
                     changes = await self._reload.apply(text, files, frozenset(others))
+                if changes.certificate:
+                    self._background(self._start_anew())
                 return {"changes": str(changes)}
             case admin.Watch(names):
                 return {"peers": [self._peer(name).name for name in names]}
@@ -231,9 +316,23 @@ class ControlPlane:
             raise GatewayError(f"no peer {name!r}; known: {known}")
         return peer
 
+    async def _policy(self) -> dict[str, Any] | None:
+        """Raises GatewayError: `nft` may be gone by now."""
+        names = {
+            prefix.network_address: peer.config.name
+            for peer in self._peers.all.values()
+            for prefix in peer.config.prefixes
+            if prefix.num_addresses == 1
+        }
+        return await self._enforcement.status(names)
+
     async def _status(self) -> dict[str, Any]:
         peers = await self._peers.status()
-        tun = self._config.tun
+        try:
+            policy = await self._policy()
+        except GatewayError as error:  # all the rest is worth showing
+            policy = {"error": str(error)}
+        tun = tun_of(self._peers.config)
         return {
             "name": self._config.name,
             "version": __version__,
@@ -244,6 +343,7 @@ class ControlPlane:
                 "control": {"pid": os.getpid(), "ready": True},
                 "data": {"pid": self._dataplane.pid, "ready": self._dataplane.ready},
             },
+            "certificate_expires": seconds_left(self._credentials.identity.expires),
             "listen": str(self._config.listen),
             "tun": {
                 "name": tun.name,
@@ -251,8 +351,11 @@ class ControlPlane:
                 "addresses": [str(address) for address in tun.addresses],
             },
             "peers": peers,
+            "client": None if self._client is None else await self._client.status(),
             "drops": dict(self._dataplane.drops),
             "handshakes": dict(self._server.outcomes),
+            "users": None if self._peers.people is None else self._peers.people.status(),
+            "policy": policy,
         }
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -267,3 +370,13 @@ class ControlPlane:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = error
             self._stopping.set()
+
+
+def tun_of(config: Config) -> Tun:
+    """The TUN as it must be: with our own address of each pool, alone, so that no route comes."""
+    users, tun = config.users, config.tun
+    if users is None:
+        return tun
+    known = {address.ip for address in tun.addresses}
+    own = [ip_interface(one) for one in Pool(users.pool).own if one not in known]
+    return msgspec.structs.replace(tun, addresses=(*tun.addresses, *own))

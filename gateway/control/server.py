@@ -1,8 +1,8 @@
 """Connections that come to us: TLS, who is it, handshake, all within a deadline.
 
 Who may begin is decided by admission.py, before TLS: a caller that is turned away costs an accept
-and a close. Every refusal is counted by its code, and told in one event, at most `LINES` of them in
-`LINES_WITHIN` seconds.
+and a close. Every refusal is counted by its code, and told in one event, as far as the allowance of
+logs.py goes. A gateway shows its certificate; a user may, and must log in (people.py).
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from gateway.control.admission import Admission, NotAdmittedError, source_of
 from gateway.control.channel import Channel, host_of
 from gateway.control.dataplane import DataPlaneError
 from gateway.control.events import Events, Kind
+from gateway.control.peer import Device
 from gateway.control.sessions import HandshakeError, negotiate
 from gateway.identity import Refused, authenticate, explain
+from gateway.logs import Allowance
 from gateway.protocol import messages
 from gateway.protocol.handshake import Party, Responder
 from gateway.protocol.messages import Hello, MalformedError, Reject
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from gateway.control.peer import Peer
     from gateway.control.peers import Peers
     from gateway.identity import Identity
+    from gateway.protocol.login import Grant, Login
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +46,6 @@ BACKLOG: Final = 1024  # callers that the kernel keeps until we accept; a storm 
 ACCEPTS: Final = 64  # callers accepted before the loop's other work has its turn
 NO_ROOM_FOR: Final = 0.5  # seconds without accepting when descriptors or memory are short
 _NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-LINES: Final = 20
-LINES_WITHIN: Final = 10.0  # seconds
 
 
 class Server:
@@ -69,7 +70,7 @@ class Server:
         self.admission = Admission(config.handshake, time.monotonic())
         self._tasks: dict[Caller, asyncio.Task[None]] = {}
         self._fresh: dict[Caller, socket.socket] = {}  # whose task has not begun
-        self._lines = _Allowance()
+        self._lines = Allowance()
         self.outcomes: Counter[str] = Counter()
 
     async def run(self, listening: socket.socket) -> None:
@@ -145,9 +146,12 @@ class Server:
         if served is not None:
             peer, channel = served
             self.outcomes["established"] += 1
+            if isinstance(peer, Device) and self._peers.people is not None:
+                self._peers.people.outcomes["in"] += 1
             await self._peers.serve(peer, channel, dialled=False)
             # A day may have passed: it was there until now.
-            self.admission.remember(caller.source, peer.name, time.monotonic())
+            name = _of_user(peer.user) if isinstance(peer, Device) else peer.name
+            self.admission.remember(caller.source, name, time.monotonic())
 
     async def _receive(
         self, sock: socket.socket, host: str, caller: Caller
@@ -162,24 +166,25 @@ class Server:
         except HandshakeError as error:
             # A peer's own code would let it choose what we count.
             code = "rejected-by-peer" if error.by_peer else error.code
-            self._refused(host, code, error.message)
+            why = code, error.message
         except Refused as error:
-            self._refused(host, error.code, error.message)
+            why = error.code, error.message
         except MalformedError as error:
-            self._refused(host, "malformed", str(error))
+            why = "malformed", str(error)
         except TimeoutError:
-            self._refused(host, "timeout", f"no handshake within {deadline:g} s")
+            why = "timeout", f"no handshake within {deadline:g} s"
         except DataPlaneError as error:
-            self._refused(host, "not-ready", f"our data plane: {error}")
+            why = "not-ready", f"our data plane: {error}"
         except ssl.SSLError as error:
-            self._refused(host, "tls", explain(error))
+            why = "tls", explain(error)
         except (OSError, EOFError):
             where = "during TLS" if channel is None else "before a session; maybe it distrusts us"
-            self._refused(host, "closed", f"the caller left {where}")
+            why = "closed", f"the caller left {where}"
         except asyncio.CancelledError:  # displaced: a newer caller waits for its place
             if channel is not None:
                 channel.abort()
             raise
+        self._refused(host, *why, user=caller.user)
         if channel is not None:
             self._peers.lost(channel)
             await channel.close()
@@ -192,17 +197,18 @@ class Server:
             hello = messages.decode(frame)
             if not isinstance(hello, Hello):
                 raise MalformedError(f"{type(hello).__name__.lower()} where a hello comes first")
-            peer, certificate = self._admit(hello, channel, caller)
+            if hello.kind == "user":
+                caller.user = hello.name
+                certificate = self._admit_user(hello, channel)
+            else:
+                peer, certificate = self._admit(hello, channel, caller)
         except (Refused, MalformedError) as refused:
             code = refused.code if isinstance(refused, Refused) else "malformed"
             await channel.send(Reject(code=code, message=messages.printable(str(refused))))
             raise
-        own = Party(
-            self._config.name,
-            self._identity.sha256,
-            self._peers.new_index(),
-            self._config.listen.port,
-        )
+        if hello.kind == "user":
+            return await self._log_in(hello, frame, certificate, channel, caller)
+        own = self._party()
         machine = Responder(own, peer.name, certificate, peer.config.suites)
         try:
             await negotiate(
@@ -219,12 +225,67 @@ class Server:
             self._peers.forget_index(own.index)
         return peer
 
+    def _party(self) -> Party:
+        return Party(
+            self._config.name,
+            self._identity.sha256,
+            self._peers.new_index(),
+            self._config.listen.port,
+        )
+
+    async def _log_in(
+        self, hello: Hello, frame: bytes, certificate: bytes, channel: Channel, caller: Caller
+    ) -> Device:
+        """The same for a user: the handshake goes on only after a good login."""
+        people = self._peers.people
+        assert people is not None  # noqa: S101 - `_admit_user` came before
+        own = self._party()
+        machine = Responder(own, hello.name, certificate, people.settings.suites, user=True)
+        try:
+            with people.visit(hello.name, channel) as visit:
+
+                async def judge(login: Login) -> tuple[str, Grant]:
+                    let_in = await visit.judge(login)
+                    self.admission.proved(caller, _of_user(hello.name), time.monotonic())
+                    return let_in
+
+                await negotiate(
+                    channel,
+                    machine,
+                    machine.receive(frame),
+                    self._dataplane,
+                    peer=hello.name,
+                    lifetime=self._peers.config.timers.lifetime,
+                    establish=visit.establish,
+                    judge=judge,
+                )
+                assert visit.device is not None  # noqa: S101 - judged
+                return visit.device
+        finally:
+            self._peers.forget_index(own.index)
+
+    def _admit_user(self, hello: Hello, channel: Channel) -> bytes:
+        """The SHA-256 of the certificate of a user who may try. Raises Refused."""
+        people = self._peers.people
+        if people is None:
+            raise Refused("name", f"no users log in to {self._config.name}")
+        certificate = people.identify(hello.name, channel.tls)
+        if self._peers.stopping:
+            raise Refused("disconnected", f"{self._config.name} stops")
+        if not self._dataplane.ready:
+            raise Refused("not-ready", f"{self._config.name} is starting its data plane")
+        return certificate
+
     def _admit(self, hello: Hello, channel: Channel, caller: Caller) -> tuple[Peer, bytes]:
         """The peer that the hello names, and its certificate's SHA-256. Raises Refused."""
         peer = self._peers.get(hello.name)
         if peer is None:
             raise Refused("name", f"{hello.name} is no peer of {self._config.name}")
-        certificate = authenticate(peer.name, peer.trust, channel.tls, datetime.now(UTC))
+        try:
+            certificate = authenticate(peer.name, peer.trust, channel.tls, datetime.now(UTC))
+        except Refused as refusal:
+            self._peers.refused(peer, refusal)
+            raise
         self.admission.proved(caller, peer.name, time.monotonic())
         if not self._dataplane.ready:
             raise Refused("not-ready", f"{self._config.name} is starting its data plane")
@@ -235,18 +296,28 @@ class Server:
             raise Refused("crossed", "our own connection to you goes first")
         return peer, certificate
 
-    def _refused(self, host: str, code: str, message: str) -> None:
+    def _refused(self, host: str, code: str, message: str, user: str | None = None) -> None:
+        """Count it, and tell it. `user`: who the caller says they are."""
         self.outcomes[code] += 1
-        if (silent := self._lines.take()) is not None:
+        kind, who = Kind.REFUSED, host
+        details = {"address": host, "code": code}
+        if user is not None and self._peers.people is not None:
+            self._peers.people.outcomes[code] += 1
+            kind, who, details["user"] = Kind.LOGIN_REFUSED, f"{user} at {host}", user
+        if (silent := self._lines.take((kind,))) is not None:
             more = f" ({silent} lines like this left out)" if silent else ""
             self._events.emit(
-                Kind.REFUSED,
-                f"refused {host}: {message} [{code}]{more}",
+                kind,
+                f"refused {who}: {message} [{code}]{more}",
                 warning=True,
-                address=host,
-                code=code,
                 left_out=silent,
+                **details,
             )
+
+
+def _of_user(name: str) -> str:
+    """A user among the peers of admission.py, whatever they call their devices."""
+    return f"user {name}"
 
 
 def _cut(sock: socket.socket) -> None:
@@ -254,23 +325,3 @@ def _cut(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
-
-
-class _Allowance:
-    """So many lines a while: a storm of strangers must not fill the disk."""
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-        self._said = 0
-        self._silent = 0
-
-    def take(self) -> int | None:
-        """How many lines were left out since the last one; None leaves this one out, too."""
-        if time.monotonic() - self._since > LINES_WITHIN:
-            self._since, self._said = time.monotonic(), 0
-        if self._said >= LINES:
-            self._silent += 1
-            return None
-        self._said += 1
-        silent, self._silent = self._silent, 0
-        return silent

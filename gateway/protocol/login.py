@@ -27,6 +27,10 @@ MAX_SEALED: Final = 16_384  # bytes: some hundred routes
 TAG: Final = 16  # NIST SP 800-38D
 PASSWORD_LENGTH: Final = 256  # characters
 TOKEN_LENGTH: Final = 32  # bytes
+MAX_ADDRESSES: Final = 4
+MAX_ROUTES: Final = 200
+MAX_RESOLVERS: Final = 4
+MAX_DOMAINS: Final = 8
 
 Device = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,30}\Z")]
 Password = Annotated[str, msgspec.Meta(max_length=PASSWORD_LENGTH)]
@@ -61,10 +65,10 @@ class Grant(_Sealed, frozen=True):
     without password and code, until it is used or void; empty: there is none.
     """
 
-    addresses: Annotated[list[Cidr], msgspec.Meta(min_length=1, max_length=4)]
-    routes: Annotated[list[Cidr], msgspec.Meta(max_length=200)]
-    dns: Annotated[list[Cidr], msgspec.Meta(max_length=4)]
-    search: Annotated[list[Host], msgspec.Meta(max_length=8)]
+    addresses: Annotated[list[Cidr], msgspec.Meta(min_length=1, max_length=MAX_ADDRESSES)]
+    routes: Annotated[list[Cidr], msgspec.Meta(max_length=MAX_ROUTES)]
+    dns: Annotated[list[Cidr], msgspec.Meta(max_length=MAX_RESOLVERS)]
+    search: Annotated[list[Host], msgspec.Meta(max_length=MAX_DOMAINS)]
     token: Token
 
 

@@ -32,6 +32,7 @@ import os
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv6Interface, IPv6Network, ip_interface, ip_network
+from pathlib import Path
 from socket import AF_INET, AF_INET6, AF_UNIX
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +45,7 @@ from gateway.system import batch
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
     from collections.abc import Set as AbstractSet
+    from ipaddress import IPv4Address, IPv6Address
 
     from gateway.config import Interface, Network, Tun
 
@@ -82,43 +84,63 @@ class Kernel:
         self._index = 0
         self._netlink: Any = None
         self._lock = asyncio.Lock()
+        self._pools: frozenset[Network] = frozenset()
         self._routes: set[Network] = set()
         self._barriers: set[Network] = set()
         self._old_barriers: set[Network] = set()  # a predecessor's blackholes
         self._addresses: set[Interface] = set()
         self._raised_link = False
 
-    async def start(self, tun: Tun, prefixes: Iterable[Network]) -> None:
-        """Link up, addresses, a barrier for each prefix, and no debris of a predecessor.
+    async def start(
+        self,
+        tun: Tun,
+        prefixes: Iterable[Network],
+        pools: Iterable[Network] = (),
+        login_at: IPv4Address | IPv6Address | None = None,
+    ) -> None:
+        """Link up, addresses, a barrier for each prefix and pool, and no debris of a predecessor.
 
-        Its routes stay where they lead to one of the prefixes: a data plane that outlived it still
-        moves packets through them. `set_routes` decides about those.
+        Its routes stay where they lead to one of the prefixes, or into a pool: a data plane that
+        outlived it still moves packets through them. `set_routes` decides about those.
+
+        `login_at`: the gateway of a client that learns its prefixes from it. Until then (`cover`)
+        a killed client's barriers stay, but for those that the gateway itself is behind.
         """
         async with self._lock:
             self._netlink = AsyncIPRoute()
-            wanted = set(prefixes)
+            self._pools = frozenset(pools)
+            wanted = set(prefixes) | self._pools
             was_up = await self._find_link()
             routes = await self._list_routes()
             self._refuse_conflicts(routes, wanted)  # before anything is changed
             self._adopt(routes)
             await self._set_link(tun.mtu, was_up=was_up)
             await self._set_addresses(set(tun.addresses))
-            await self._change_routes(remove=self._routes - wanted)
+            await self._change_routes(remove=self._astray(wanted))
+            kept = {one for one in self._barriers if login_at is not None and login_at not in one}
             await self._change_barriers(
                 add=wanted - self._barriers,
-                remove=(self._barriers | self._old_barriers) - wanted,
+                remove=(self._barriers | self._old_barriers) - wanted - kept,
             )
 
     async def cover(self, prefixes: Iterable[Network]) -> None:
-        """Have what leads to these prefixes die here when it has no tunnel, and to no others."""
+        """Have what leads to these prefixes die here when it has no tunnel, and to no others.
+
+        The pools stay covered.
+        """
         async with self._lock:
-            wanted = set(prefixes)
+            wanted = set(prefixes) | self._pools
             added = wanted - self._barriers
             self._refuse_conflicts(await self._list_routes(), added)
-            await self._change_routes(remove=self._routes - wanted)
+            await self._change_routes(remove=self._astray(wanted))
             await self._change_barriers(
                 add=added, remove=(self._barriers | self._old_barriers) - wanted
             )
+
+    async def set_addresses(self, tun: Tun) -> None:
+        """Have these addresses, and of ours no others: a client's come with its login."""
+        async with self._lock:
+            await self._set_addresses(set(tun.addresses))
 
     async def own_networks(self) -> set[Network]:
         """What is ours: the TUN's addresses, and the networks that other interfaces are on."""
@@ -130,6 +152,25 @@ class Kernel:
                     address = ip_interface(f"{own}/{message['prefixlen']}")
                     in_tunnel = message["index"] == self._index
                     found.add(ip_network(address.ip) if in_tunnel else address.network)
+            return found
+
+    async def site_networks(self) -> set[Network]:
+        """Networks whose hosts answer through us: of interfaces that no default route leads to."""
+        async with self._lock:
+            outside = {
+                (r.prefix.version, r.device)
+                for r in await self._list_routes()
+                if not r.prefix.prefixlen
+            }
+            found = set()
+            for family in (AF_INET, AF_INET6):
+                for message in await self._dump("addr", family):
+                    network = ip_interface(
+                        f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
+                    ).network
+                    device = message["index"]
+                    if device != self._index and (network.version, device) not in outside:
+                        found.add(network)
             return found
 
     async def add_routes(self, prefixes: Iterable[Network]) -> None:
@@ -171,6 +212,18 @@ class Kernel:
             finally:
                 self._netlink.close()
                 self._netlink = None
+
+    async def clean_debris(self) -> None:
+        """Remove what one that was killed left, with or without its TUN."""
+        async with self._lock:
+            self._netlink = AsyncIPRoute()
+            found = await self._ask(
+                "look it up", self._netlink.link("get", ifname=self._tun), tolerate={errno.ENODEV}
+            )
+            if found:
+                self._index = found[0]["index"]
+                await self._set_addresses(set())
+        await self.clean()
 
     async def _clean_routes(self) -> None:
         await self._change_routes(remove=set(self._routes))
@@ -266,6 +319,17 @@ class Kernel:
         }
         self._barriers = {route.prefix for route in ours if route.type == UNREACHABLE}
         self._old_barriers = {route.prefix for route in ours if route.type == BLACKHOLE}
+
+    def _astray(self, wanted: AbstractSet[Network]) -> set[Network]:
+        """Routes of ours to none of these, and to no part of a pool."""
+        return {
+            route
+            for route in self._routes - wanted
+            if not any(
+                route.network_address in pool and route.prefixlen >= pool.prefixlen
+                for pool in self._pools
+            )
+        }
 
     def _refuse_conflicts(self, routes: list[Route], wanted: set[Network]) -> None:
         """A foreign route to the same prefix that wins over ours would bypass the tunnel."""
@@ -383,6 +447,14 @@ class Kernel:
             hint = "this needs CAP_NET_ADMIN"
         why = os.strerror(code) + (f"; {hint}" if hint else "")
         return GatewayError(f"{self._tun}: cannot {what}: {why}")
+
+
+def has_ipv6(device: str) -> bool:
+    """Whether a device may have an IPv6 address: no sysctl, and no kernel without it, forbids."""
+    try:
+        return Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").read_bytes() == b"0\n"
+    except OSError:
+        return False
 
 
 def _barrier(kind: int) -> batch.Kind:

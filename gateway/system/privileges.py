@@ -17,6 +17,12 @@ from typing import Final
 
 from gateway.errors import GatewayError
 
+CONTROL_UID: Final = 47301
+"""The control plane's, and of `gateway user`; gid as well.
+
+Nobody's on a Debian system: its policy (9.2.2) reserves 30000 to 59999 and hands none out.
+"""
+
 # linux/capability.h
 CAP_NET_ADMIN: Final = 12
 _CAPABILITY_VERSION_3: Final = 0x20080522

@@ -1,6 +1,6 @@
 """What a check is: one claim, what was measured, and a control that shows that it can fail.
 
-A check is a module with NUMBER, CLAIM and `run(engine, findings)`. It calls `findings.expect` for
+A check is a module with NUMBER, CLAIM and `run(ends, findings)`. It calls `findings.expect` for
 each thing that must be so, and `findings.control` for each thing that shows that a fault would have
 been seen. A check with a failed expectation fails; so does one whose control fails, or that has
 none: a proof that cannot fail proves nothing.
@@ -22,15 +22,18 @@ from lab.engines.base import GATEWAY_PORT
 from lab.errors import LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from lab.engines.base import Engine
-    from lab.topology import Node
+    from lab.topology import Node, Topology
 
+S = TypeVar("S")
+S_contra = TypeVar("S_contra", contravariant=True)
 T = TypeVar("T")
 
 PROBE_PORT: Final = 7007  # where responders answer, inside the sites
 PROBE_START: Final = 20.0  # s for a probe to be ready: Python and scapy on a busy machine
+TTL: Final = 64  # what a node sends with (net.ipv4.ip_default_ttl, and IPv6's hop limit)
 RECOVERY: Final = 10.0  # s in which the tunnel must be back (issue: check 7)
 
 
@@ -101,23 +104,23 @@ class Findings:
         return [detail for _, detail in sorted(self._controls, key=itemgetter(0))]
 
 
-class Check(Protocol):
-    """A module of this package."""
+class Check(Protocol[S_contra]):
+    """A module of this package. What it is about: two ends (`ends.py`), or all of a lab."""
 
     NUMBER: int
     CLAIM: str
     __name__: str
 
-    def run(self, engine: Engine, findings: Findings) -> None:
+    def run(self, subject: S_contra, /, findings: Findings) -> None:
         """Set up, act, prove."""
 
 
-def perform(check: Check, engine: Engine) -> Result:
+def perform(check: Check[S], subject: S) -> Result:
     """Run one check. What keeps it from ending is a failed expectation, too."""
     findings = Findings()
     start = time.monotonic()
     try:
-        check.run(engine, findings)
+        check.run(subject, findings)
     except LabError as error:
         findings.expect(False, str(error))
     if not findings.controls:
@@ -137,51 +140,34 @@ def perform(check: Check, engine: Engine) -> Result:
 # ---- what checks share
 
 
-def hosts(engine: Engine) -> tuple[Node, ...]:
-    """Return the hosts of the first two sites: where checks 1 to 7 are, however many sites."""
-    served = [gateway.site for gateway in gateways(engine)]
-    return tuple(host for host in engine.topology.hosts if host.site in served)
-
-
-def gateways(engine: Engine) -> tuple[Node, ...]:
-    """Return the gateways of the first two sites."""
-    return engine.topology.gateways[:2]
-
-
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """From one host to a host of another site, over one version of IP."""
+    """From one end to the other, over one version of IP: by their addresses inside the tunnel."""
 
     source: Node
     target: Node
     version: int
-
-    @property
-    def address(self) -> str:
-        """The target's address."""
-        return self.target.address_on(self.target.site or "", self.version)
-
-    @property
-    def own_address(self) -> str:
-        """The source's address."""
-        return self.source.address_on(self.source.site or "", self.version)
+    own_address: str
+    """The source's."""
+    address: str
+    """The target's."""
 
     def __str__(self) -> str:
         return f"{self.source.name} -> {self.target.name} IPv{self.version}"
 
 
-def directions(engine: Engine, *versions: int) -> list[Direction]:
-    """Return every direction between the first two sites, for these versions of IP."""
-    return between(hosts(engine), *versions)
-
-
-def between(ends: Sequence[Node], *versions: int) -> list[Direction]:
+def between(hosts: Sequence[Node], *versions: int) -> list[Direction]:
     """Return every direction between hosts of different sites, for these versions of IP."""
     return [
-        Direction(source, target, version)
+        Direction(
+            source,
+            target,
+            version,
+            *(end.address_on(end.site or "", version) for end in (source, target)),
+        )
         for version in versions
-        for source in ends
-        for target in ends
+        for source in hosts
+        for target in hosts
         if source.site != target.site
     ]
 
@@ -210,6 +196,8 @@ class Ping:
     received: int
     text: str
     rtt: tuple[float, float, float, float] | None  # min, avg, max, mdev
+    refused: bool = False
+    """Our own kernel has no way there, so nothing was sent."""
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -220,6 +208,7 @@ class Ping:
 
 
 _COUNTS: Final = re.compile(r"(\d+) packets transmitted, (\d+) received")
+_REFUSALS: Final = ("No route to host", "Network is unreachable")  # strerror(3)
 _TIMES: Final = re.compile(r"min/avg/max/mdev = ([\d.]+)/([\d.]+)/([\d.]+)/([\d.]+) ms")
 
 
@@ -227,7 +216,8 @@ def parse_ping(output: str) -> Ping:
     """Read the summary of iputils' ping."""
     counts, times = _COUNTS.search(output), _TIMES.search(output)
     if counts is None:
-        return Ping(0, 0, (output.strip() or "no output").splitlines()[-1], None)
+        last = (output.strip() or "no output").splitlines()[-1]
+        return Ping(0, 0, last, None, refused=last.endswith(_REFUSALS))
     rtt = tuple(float(part) for part in times.groups()) if times else None
     sent, received = int(counts[1]), int(counts[2])
     lost = 100 * (sent - received) / sent if sent else 0
@@ -244,24 +234,6 @@ def ping(engine: Engine, node: str, address: str, count: int = 3) -> Ping:
     return parse_ping(done.stdout or done.stderr)
 
 
-def disconnect(engine: Engine) -> None:
-    """Take the tunnel down by command, at the side that connects; its process goes on."""
-    _tunnel(engine, "disconnect")
-
-
-def connect(engine: Engine) -> None:
-    """Let the tunnel come up again; returns before it is there."""
-    _tunnel(engine, "connect")
-
-
-def _tunnel(engine: Engine, verb: str) -> None:
-    ends = gateways(engine)
-    for gateway in ends:
-        for peer in ends:
-            if peer.name in gateway.connects:
-                command(engine, gateway.name, verb, peer.name)
-
-
 def command(engine: Engine, gateway: str, verb: str, peer: str) -> None:
     """Tell a gateway what to do with a peer."""
     done = engine.run(gateway, ["gateway", verb, peer], timeout=15)
@@ -271,29 +243,30 @@ def command(engine: Engine, gateway: str, verb: str, peer: str) -> None:
 
 
 def strangers(
-    engine: Engine, flows: Sequence[Mapping[str, Any]], *, complaints: bool = False
+    topology: Topology,
+    flows: Sequence[Mapping[str, Any]],
+    tunnels: Collection[frozenset[str]],
+    *,
+    complaints: bool = False,
 ) -> list[str]:
-    """Return the flows on the WAN that are not the tunnel's: UDP and TCP 55555 between gateways.
+    """Return the flows on the WAN that are no tunnel's: UDP and TCP 55555 between two addresses.
 
     With `complaints`, ICMP between WAN addresses passes too: what a gateway or the router says of a
     datagram whose receiver is gone. A packet of a site has other addresses.
     """
-    topology = engine.topology
-    gateways = {
+    wan = {
         str(address.ip)
-        for gateway in topology.gateways
-        for address in gateway.port_on(topology.wan_of(gateway).name).addresses
+        for node in topology.nodes.values()
+        for port in node.ports
+        if topology.networks[port.network].kind == "wan"
+        for address in port.addresses
     }
-    wan = gateways | {str(a.ip) for port in topology.router.ports for a in port.addresses}
     found = []
     for flow in flows:
         ends = (flow["source"], flow["target"])
         ports = (flow["source_port"], flow["target_port"])
-        if (
-            gateways.issuperset(ends)
-            and flow["protocol"] in {"udp", "tcp"}
-            and GATEWAY_PORT in ports
-        ):
+        of_tunnel = flow["protocol"] in {"udp", "tcp"} and GATEWAY_PORT in ports
+        if of_tunnel and frozenset(ends) in tunnels:
             continue
         if complaints and wan.issuperset(ends) and flow["protocol"] in {"icmp", "icmp6"}:
             continue

@@ -1,11 +1,12 @@
 """When a gateway stops, pings stop and nothing leaks; when it starts again, they work again.
 
-Set-up   both hosts ping each other all the time, each ping filled with a marker; a sniffer on every
+Set-up   both ends ping each other all the time, each ping filled with a marker; a sniffer on every
          interface of the router.
-Act      stop the connecting gateway's machine and start it; then, apart, stop only the gateway
-         process of the listening one, cleanly and by kill -9, and start it.
+Act      between two sites: stop the connecting gateway's machine and start it; then, apart, stop
+         only the gateway process of the listening one, cleanly and by kill -9, and start it. Of
+         other ends: what `Ends.outages` says.
 Proof    while it is stopped no ping is answered; the marker never shows on the router; after the
-         start both directions work within 10 s, and the other side was not touched.
+         start all directions work within 10 s, and the other side was not touched.
 Control  with the tunnel disconnected and the blackhole routes taken away for a moment, the same
          sniffer sees the marker in plaintext: the leak that those routes prevent.
 """
@@ -17,24 +18,20 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from lab.bringup import wait_healthy
 from lab.checks.base import (
     PROBE_START,
     RECOVERY,
     Direction,
-    connect,
-    directions,
-    disconnect,
-    gateways,
     side_by_side,
     strangers,
 )
 from lab.errors import EngineError, LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from lab.checks.base import Findings
+    from lab.checks.ends import Ends, Outage
     from lab.engines.base import Engine, Running
 
 NUMBER: Final = 7
@@ -44,62 +41,37 @@ _FLIGHT: Final = 0.1  # s that an answer may still be on its way
 _UNTIL_INPUT_ENDS: Final = 'ping "$@" & read -r _; kill $!'  # ping itself never looks at its input
 
 
-def run(engine: Engine, findings: Findings) -> None:
-    """Three outages and the control, one after the other: they share the tunnel."""
-    connecting = next(g.name for g in gateways(engine) if g.connects)
-    listening = next(g.name for g in gateways(engine) if g.listens)
-    outages: list[tuple[str, Callable[[], None], Callable[[], None]]] = [
-        (
-            f"{connecting} stopped",
-            lambda: engine.stop(connecting),
-            lambda: engine.start(connecting),
-        ),
-        (
-            f"gateway process of {listening} stopped",
-            lambda: engine.stop_gateway(listening),
-            lambda: engine.start_gateway(listening),
-        ),
-        (
-            f"gateway process of {listening} killed",
-            lambda: engine.stop_gateway(listening, kill=True),
-            lambda: engine.start_gateway(listening),
-        ),
-    ]
+def run(ends: Ends, findings: Findings) -> None:
+    """The outages and the control, one after the other: they share the tunnel."""
+    engine = ends.engine
     marker = secrets.token_bytes(16)
     with ExitStack() as stack:
-        pings = [
-            stack.enter_context(_Pinging(engine, way, marker)) for way in directions(engine, 4)
-        ]
+        pings = [stack.enter_context(_Pinging(engine, way, marker)) for way in ends.ways(4)]
         sniffer = stack.enter_context(_sniffer(engine, marker))
-        for outage in outages:
+        for outage in ends.outages():
             try:
-                _outage(pings, findings, *outage)
+                _outage(pings, findings, outage)
             except LabError as error:  # whatever leaked is still to be judged
-                findings.expect(False, f"{outage[0]}: {error}")
+                findings.expect(False, f"{outage.what}: {error}")
                 break
         seen = sniffer.finish()
     count = seen["markers"][marker.hex()]
-    others = strangers(engine, seen["flows"], complaints=True)
+    others = strangers(engine.topology, seen["flows"], ends.tunnels(), complaints=True)
     said = f"{count} of {seen['frames']} frames on the WAN in plaintext"
     said += f"; beside the tunnel: {', '.join(others)}" if others else ""
     said += f"; {seen['dropped']} not seen" if seen["dropped"] else ""
     clean = count == 0 and not others and seen["dropped"] == 0 and seen["frames"] > 0
     findings.expect(clean, f"in all of this: {said}", plaintext=count, others=others)
-    _control(engine, findings)
+    _control(ends, findings)
 
 
-def _outage(
-    pings: list[_Pinging],
-    findings: Findings,
-    what: str,
-    stop: Callable[[], None],
-    start: Callable[[], None],
-) -> None:
-    """Stop, listen to the silence, start, wait for answers in both directions."""
+def _outage(pings: list[_Pinging], findings: Findings, outage: Outage) -> None:
+    """Stop, listen to the silence, start, wait for answers in all directions."""
+    what = outage.what
     for one in pings:
         one.wait(RECOVERY)
     try:
-        stop()
+        outage.stop()
         time.sleep(_FLIGHT)
         for one in pings:
             one.drain()
@@ -107,21 +79,21 @@ def _outage(
         answered = sum(one.drain() for one in pings)
     finally:
         begin = time.monotonic()
-        start()
+        outage.start()
     back = max(side_by_side(lambda one: one.wait(RECOVERY, since=begin), pings))
     findings.expect(
         answered == 0, f"{what}: {answered} pings answered meanwhile", answered=answered
     )
-    text = f"{what}: both ways work {back:.1f} s after the start"
+    text = f"{what}: all ways work {back:.1f} s after the start"
     findings.expect(back <= RECOVERY, text, seconds=round(back, 2))
 
 
-def _control(engine: Engine, findings: Findings) -> None:
+def _control(ends: Ends, findings: Findings) -> None:
     """Take away what stops the leak, and see the leak."""
     marker = secrets.token_bytes(16)
-    way = directions(engine, 4)[0]
-    gateway = engine.topology.gateway_of(way.source.site or "").name
-    disconnect(engine)
+    engine, way = ends.engine, ends.ways(4)[0]
+    gateway = ends.barrier(way)
+    ends.disconnect()
     try:
         with _sniffer(engine, marker) as sniffer, _without_blackholes(engine, gateway):
             argv = [
@@ -140,10 +112,10 @@ def _control(engine: Engine, findings: Findings) -> None:
             engine.run(way.source.name, argv)
             count = sniffer.finish()["markers"][marker.hex()]
     finally:
-        connect(engine)
+        ends.connect()
     text = f"without blackhole routes on {gateway}: {count} plaintext frames seen on the WAN"
     findings.control(count > 0, text, plaintext=count)
-    wait_healthy(engine, RECOVERY)
+    ends.settle(RECOVERY)
 
 
 @contextmanager
@@ -182,7 +154,8 @@ class _Pinging:
 
     def __init__(self, engine: Engine, way: Direction, marker: bytes) -> None:
         argv = ["sh", "-c", _UNTIL_INPUT_ENDS, "ping", "-n", "-i", "0.1", "-p", marker.hex()]
-        self.way, self._running = way, engine.spawn(way.source.name, [*argv, way.address])
+        self.way = way
+        self._running = engine.spawn(way.source.name, [*argv, way.address], rights=True)
 
     def wait(self, timeout: float, since: float | None = None) -> float:
         """Wait for an answer and return how long it took; LabError when none came in time."""

@@ -29,6 +29,7 @@ from lab.checks.base import (
     side_by_side,
     strangers,
 )
+from lab.checks.ends import Sites
 from lab.routing import path
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run(engine: Engine, findings: Findings) -> None:
         sniffer.json(PROBE_START)
         outputs = _ping_all(engine, ways, markers)
         first, second = topology.gateways[:2]
-        outside = second.address_on(topology.wan_of(second).name)
+        outside = topology.public_address(second)
         engine.run(first.name, ["ping", "-n", "-c", "1", "-p", bare, outside])
         seen = sniffer.finish()
     for way in ways:
@@ -134,7 +135,8 @@ def _on_the_wan(engine: Engine, findings: Findings, seen: Mapping[str, Any], mar
     said = ", ".join(f"{one}-{other} {count}" for (one, other), count in frames.items())
     ok = wanted == {pair for pair, count in frames.items() if count}
     findings.expect(ok, f"datagrams on {router} between gateways: {said}")
-    others = strangers(engine, seen["flows"], complaints=True)
+    tunnels = Sites(engine).tunnels()
+    others = strangers(topology, seen["flows"], tunnels, complaints=True)
     said = ", ".join(others) if others else "only UDP and TCP 55555 between the gateways"
     findings.expect(not others, f"flows on {router}: {said}", others=others)
 
@@ -143,7 +145,7 @@ def _datagrams(
     topology: Topology, flows: Sequence[Mapping[str, Any]], one: Node, other: Node
 ) -> int:
     """Count the datagrams on the WAN between two gateways."""
-    ends = {gateway.address_on(topology.wan_of(gateway).name) for gateway in (one, other)}
+    ends = {topology.public_address(gateway) for gateway in (one, other)}
     return sum(
         flow["frames"]
         for flow in flows

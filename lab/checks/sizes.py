@@ -1,6 +1,6 @@
 """Datagrams of every size arrive whole: below, at and far above what one packet holds.
 
-Set-up   a responder in each host.
+Set-up   a responder in each end.
 Act      one UDP datagram of random bytes of each size, each way, IPv4 and IPv6.
 Proof    what comes back has the hash of what was sent.
 Control  with one bit flipped on the way out, the hashes differ.
@@ -11,11 +11,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from lab.checks.base import PROBE_PORT, PROBE_START, Direction, directions, hosts, side_by_side
+from lab.checks.base import PROBE_PORT, PROBE_START, Direction, side_by_side
 
 if TYPE_CHECKING:
     from lab.checks.base import Findings
-    from lab.engines.base import Engine
+    from lab.checks.ends import Ends
 
 NUMBER: Final = 4
 CLAIM: Final = "payloads of 0 to 65,507 bytes arrive with the same hash"
@@ -24,12 +24,13 @@ SIZES: Final = (0, 56, 1372, 1472, 1473, 3000, 20_000, 65_507)
 _PORT: Final = PROBE_PORT + 2
 
 
-def run(engine: Engine, findings: Findings) -> None:
+def run(ends: Ends, findings: Findings) -> None:
     """Send every size every way."""
+    engine = ends.engine
     with ExitStack() as stack:
         for probe in [
-            stack.enter_context(engine.probe(host.name, "responder", str(_PORT)))
-            for host in hosts(engine)
+            stack.enter_context(engine.probe(target, "responder", str(_PORT)))
+            for target in ends.targets
         ]:
             probe.json(PROBE_START)
 
@@ -51,5 +52,5 @@ def run(engine: Engine, findings: Findings) -> None:
             seen = all(r["returned"] and r["sent"] != r["returned"] for r in results)
             findings.control(seen, "one flipped bit: the hashes differ")
 
-        ways = directions(engine, 4, 6)
+        ways = ends.ways(4, 6)
         side_by_side(lambda work, way: work(way), [*[whole] * len(ways), altered], [*ways, ways[0]])

@@ -1,6 +1,6 @@
 """A long TCP stream arrives whole, both ways at once.
 
-Set-up   a responder in each host.
+Set-up   a responder in each end.
 Act      50 MB of random bytes each way.
 Proof    the far end's SHA-256 is ours.
 Control  with one bit flipped on the way out, it is not.
@@ -11,11 +11,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from lab.checks.base import PROBE_PORT, PROBE_START, Direction, directions, hosts, side_by_side
+from lab.checks.base import PROBE_PORT, PROBE_START, Direction, side_by_side
 
 if TYPE_CHECKING:
     from lab.checks.base import Findings
-    from lab.engines.base import Engine
+    from lab.checks.ends import Ends
 
 NUMBER: Final = 5
 CLAIM: Final = "50 MB over TCP each way arrive with the same hash"
@@ -25,12 +25,13 @@ _LONGEST: Final = 90.0  # s: a tunnel slower than 5 Mb/s fails
 _PORT: Final = PROBE_PORT + 3
 
 
-def run(engine: Engine, findings: Findings) -> None:
+def run(ends: Ends, findings: Findings) -> None:
     """Send both ways side by side."""
+    engine = ends.engine
     with ExitStack() as stack:
         for probe in [
-            stack.enter_context(engine.probe(host.name, "responder", str(_PORT)))
-            for host in hosts(engine)
+            stack.enter_context(engine.probe(target, "responder", str(_PORT)))
+            for target in ends.targets
         ]:
             probe.json(PROBE_START)
 
@@ -52,5 +53,5 @@ def run(engine: Engine, findings: Findings) -> None:
             differs = done["received"] is not None and done["sent"] != done["received"]
             findings.control(differs, "one flipped bit: the hash differs")
 
-        ways = directions(engine, 4)
+        ways = ends.ways(4)
         side_by_side(lambda work, way: work(way), [*[send] * len(ways), alter], [*ways, ways[0]])

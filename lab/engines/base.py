@@ -3,7 +3,7 @@
 A lab comes up in this order (`lab/bringup.py`); every step is idempotent: `up` is also the repair:
 
   create()            networks and whatever nodes stand on; no node runs yet
-  seeded() / seed()   files into a gateway, before its gateway process starts
+  seeded() / seed()   files into a gateway, before its gateway process starts, or into a client
   prune()             nodes and networks of the lab that the topology has not (any longer) go
   start(node)         the node runs, has its addresses, sysctls and the routes of `routing.py`; a
                       gateway's process runs too. Called for all nodes in parallel.
@@ -162,6 +162,15 @@ class Running:
         except ValueError:
             raise EngineError(f"{self.node}: not JSON from the probe: {line!r}") from None
 
+    def tell(self, line: str) -> None:
+        """Give it a line of standard input; EngineError when it has ended."""
+        assert self.process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
+        try:
+            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            raise EngineError(f"{self.node}: the probe ended: {self.last_error()}") from None
+
     def finish(self, timeout: float = 10) -> Any:
         """Close its standard input, return the JSON of its last line, and wait for its end."""
         self.close_input()
@@ -228,6 +237,11 @@ def ignore(_: Event) -> None:
     """Drop an event: the sink of an engine that nobody watches."""
 
 
+def mode_of(seed: str) -> int:
+    """Return the mode of a seed's file: what is public may be read by the gateway's planes."""
+    return 0o644 if seed.endswith((".crt", ".crl")) else 0o600
+
+
 @dataclass
 class Engine(ABC):
     """One lab on one engine."""
@@ -237,6 +251,8 @@ class Engine(ABC):
 
     kind: ClassVar[str]  # "docker" or "netns"
     python: ClassVar[str] = "python3"  # what runs probes inside nodes
+    config: ClassVar[str]  # the folder that `seed` puts files into, inside the node
+    state: ClassVar[str]  # the folder of a gateway's users, its control plane's own
 
     # ---- may it run here
 
@@ -252,14 +268,14 @@ class Engine(ABC):
         """Make networks and what nodes stand on (images, containers). No node is started."""
 
     @abstractmethod
-    def seeded(self, node: str) -> str | None:
-        """Return the `gateway.toml` of this node as it is, run it or not; None before `seed`."""
+    def seeded(self, node: str, file: str = "gateway.toml") -> str | None:
+        """Return a seed of this node as it is, run it or not; None before `seed`."""
 
     @abstractmethod
     def seed(self, node: str, files: Mapping[str, bytes]) -> None:
-        """Put files beside each other into the gateway's config folder, replacing what is there.
+        """Put files beside each other into the node's config folder, replacing what is there.
 
-        Certificates (`.crt`) get mode 0644, all else 0600; all owned by root. Works before the
+        Certificates and CRLs get mode 0644, all else 0600; all owned by root. Works before the
         node has ever run. The gateway's config is the file `gateway.toml` of these.
         """
 

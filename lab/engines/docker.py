@@ -31,7 +31,7 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 
 from lab.engines import images, sidecar, subnets
-from lab.engines.base import Availability, Engine, Event, NodeState, State
+from lab.engines.base import Availability, Engine, Event, NodeState, State, mode_of
 from lab.errors import EngineError
 from lab.topology import Role
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from lab.topology import Node
 
-_CONFIG: Final = "/etc/gateway"
 _COMPOSE_NETWORK: Final = "com.docker.compose.network"  # a label: the network's key in the file
 _WIRE_TIMEOUT: Final = 30  # s; it takes half a second
 _CLEAN_STOP: Final = 10  # s; the gateway promises five
@@ -53,6 +52,8 @@ class DockerEngine(Engine):
     """One lab in containers of a Docker Engine."""
 
     kind: ClassVar[str] = "docker"
+    config: ClassVar[str] = "/etc/gateway"
+    state: ClassVar[str] = "/var/lib/gateway"
 
     # ---- may it run here
 
@@ -90,21 +91,21 @@ class DockerEngine(Engine):
         subnets.check(self.topology, subnets.of_machine(bridges))
         images.compose_up(self.topology, version, self.emit)
 
-    def seeded(self, node: str) -> str | None:
-        """Read the gateway's config out of its volume."""
+    def seeded(self, node: str, file: str = "gateway.toml") -> str | None:
+        """Read a file out of the node's volume."""
         container = self._find(node)
         if container is None:
             return None
         try:
-            chunks, _ = container.get_archive(f"{_CONFIG}/gateway.toml")
+            chunks, _ = container.get_archive(f"{self.config}/{file}")
             packed = io.BytesIO(b"".join(chunks))
         except NotFound:
             return None
         except (DockerException, requests.RequestException) as error:
-            raise EngineError(f"{node}: cannot read its config: {_why(error)}") from None
+            raise EngineError(f"{node}: cannot read its {file}: {_why(error)}") from None
         with tarfile.open(fileobj=packed) as archive:
-            file = archive.extractfile("gateway.toml")
-            return "" if file is None else file.read().decode(errors="replace")
+            content = archive.extractfile(file)
+            return "" if content is None else content.read().decode(errors="replace")
 
     def seed(self, node: str, files: Mapping[str, bytes]) -> None:
         """Put the gateway's files into its volume; the config last: it says that all are there."""
@@ -114,10 +115,10 @@ class DockerEngine(Engine):
             for name in sorted(files, key=lambda name: name == "gateway.toml"):
                 member = tarfile.TarInfo(name)  # owner: uid 0
                 member.size, member.mtime = len(files[name]), int(time.time())
-                member.mode = 0o644 if name.endswith(".crt") else 0o600
+                member.mode = mode_of(name)
                 archive.addfile(member, io.BytesIO(files[name]))
-        with _told(f"{node}: cannot put files into {_CONFIG}"):
-            self._container(node).put_archive(_CONFIG, packed.getvalue())
+        with _told(f"{node}: cannot put files into {self.config}"):
+            self._container(node).put_archive(self.config, packed.getvalue())
 
     def configure(self, node: str, text: str) -> None:
         """Put one file beside the others."""
@@ -251,12 +252,12 @@ class DockerEngine(Engine):
     def command(
         self, node: str, argv: Sequence[str], *, rights: bool = False, tty: bool = False
     ) -> list[str]:
-        """Execute in the container; network tools and `rights` in a gateway, in a sidecar of it."""
+        """Execute in the container; a bare one's tools and `rights` in its sidecar."""
         container = self._container(node)
         if container.status != "running":
             raise EngineError(f"{node} does not run; `lab up` starts it")
         terminal = ["--tty"] if tty else []
-        if self._is_gateway(node) and (rights or argv[0] in sidecar.TOOLS):
+        if self._is_bare(node) and (rights or argv[0] in sidecar.TOOLS):
             return sidecar.beside(self.topology, node, container.id or "", argv, terminal)
         return ["docker", "exec", "--interactive", *terminal, self._name(node), *argv]
 
@@ -280,6 +281,10 @@ class DockerEngine(Engine):
 
     def _is_gateway(self, node: str) -> bool:
         return self.topology.nodes[node].role is Role.GATEWAY
+
+    def _is_bare(self, node: str) -> bool:
+        """Say whether a node's image is the gateway's, which has no network tools."""
+        return self.topology.nodes[node].role in {Role.GATEWAY, Role.CLIENT}
 
     def _find(self, node: str) -> Container | None:
         """Return the node's container as it is now."""

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.engines import namespaces, pause, wiring
-from lab.engines.base import Availability, Engine, Event, NodeState, State
+from lab.engines.base import Availability, Engine, Event, NodeState, State, mode_of
 from lab.errors import EngineError
 from lab.routing import routes_of
 from lab.topology import Role
+from lab.translation import ruleset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 STATE: Final = Path("/run/twosite")
 _CONFIG: Final = "/run/config/gateway.toml"
+_CONTROL_UID: Final = 47301  # the gateway's control plane, which has the users' database
 _DETACHED: Final = 'setsid "$@" &'  # the shell ends, the node's first process inherits the rest
 LOOKS: Final = 10  # at a network that changes under us, 0.1 s apart
 _CLEAN_STOP: Final = 10.0  # s; the gateway promises five
@@ -52,6 +54,8 @@ class NetnsEngine(Engine):
 
     kind: ClassVar[str] = "netns"
     python: ClassVar[str] = sys.executable
+    config: ClassVar[str] = "/run/config"
+    state: ClassVar[str] = "/run/state"
 
     _firsts: dict[str, Process] = field(default_factory=dict, init=False, repr=False)
     _switch_lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -88,21 +92,20 @@ class NetnsEngine(Engine):
                 namespaces.create(full)
             self._wire_switch(name)
 
-    def seeded(self, node: str) -> str | None:
-        """Read the gateway's config."""
-        file = self._folder(node) / "config" / "gateway.toml"
-        return file.read_text(errors="replace") if file.exists() else None
+    def seeded(self, node: str, file: str = "gateway.toml") -> str | None:
+        """Read a file of the node's config folder."""
+        found = self._folder(node) / "config" / file
+        return found.read_text(errors="replace") if found.exists() else None
 
     def seed(self, node: str, files: Mapping[str, bytes]) -> None:
-        """Write the gateway's files; the config comes last, since it says that all are there."""
+        """Write the node's files; the config comes last, since it says that all are there."""
         self.emit(Event("config and keys", node))
         config = self._folder(node) / "config"
         shutil.rmtree(config, ignore_errors=True)
         config.mkdir(mode=0o755, parents=True)
         for name in sorted(files, key=lambda name: name == "gateway.toml"):
-            mode = 0o644 if name.endswith(".crt") else 0o600
             file = config / name
-            file.touch(mode=mode)
+            file.touch(mode=mode_of(name))
             file.write_bytes(files[name])
 
     def configure(self, node: str, text: str) -> None:
@@ -126,11 +129,16 @@ class NetnsEngine(Engine):
         this = self.topology.nodes[node]
         switches = {p.network: self.topology.full_name(p.network) for p in this.ports}
         routes = routes_of(self.topology, this)
-        self._inside(full, lambda: wiring.wire_node(this, switches, routes))
+        rules = ruleset(self.topology, this)
+        self._inside(full, lambda: wiring.wire_node(this, switches, routes, rules))
         for port in this.ports:
             self._wire_switch(port.network)
-        if this.role is Role.GATEWAY and self.seeded(node) is not None:
-            self.start_gateway(node)
+        if this.role is Role.GATEWAY:
+            state = self._folder(node) / "state"
+            state.mkdir(mode=0o700, exist_ok=True)
+            os.chown(state, _CONTROL_UID, _CONTROL_UID)
+            if self.seeded(node) is not None:
+                self.start_gateway(node)
 
     def stop(self, node: str, *, kill: bool = False) -> None:
         """Take the node down: its gateway cleanly first unless `kill`, then all of it at once."""
@@ -254,8 +262,12 @@ class NetnsEngine(Engine):
         return [*enter, "--", *argv]
 
     def environment(self) -> Mapping[str, str]:
-        """Put the commands of this Python's environment on the PATH; a node has its own socket."""
+        """Put the commands of this Python's environment on the PATH; a node has its own socket.
+
+        Its config is not where the commands look for it without being told.
+        """
         kept = {k: v for k, v in os.environ.items() if k != "GATEWAY_SOCKET"}
+        kept["GATEWAY_CONFIG"] = _CONFIG
         path = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/sbin:/sbin"
         return kept | {"PATH": f"{path}:{os.environ.get('PATH', '/usr/bin:/bin')}"}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from lab.engines.wiring import sysctls
 from lab.routing import routes_of
 from lab.topology import Role
+from lab.translation import ruleset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,9 +54,10 @@ def wiring(topology: Topology, node: Node, container: str) -> list[str]:
 def wiring_script(topology: Topology, node: Node) -> str:
     """Return one shell script for a node's routes, sysctls and offloads. It may run again.
 
-    Routes come before forwarding, so that no packet ever follows Docker's default route, and no
-    host is redirected to it. Docker's routes go one by one and others are replaced: a repair never
-    interrupts a tunnel. Ours are `static`: those of sites that are no more are known by it.
+    Routes and a NAT's rules come before forwarding, so that no packet ever follows Docker's default
+    route or leaves with an inner address, and no host is redirected. Docker's routes go one by one
+    and others are replaced: a repair never interrupts a tunnel. Ours are `static`: those of sites
+    that are no more are known by it.
     """
     lines = []
     routes = routes_of(topology, node)
@@ -76,11 +78,13 @@ def wiring_script(topology: Topology, node: Node) -> str:
             f"ip -{version} route show proto static | grep -Ev '^(blackhole )?({wanted}) ' |"
             f" while read -r route; do ip -{version} route del $route; done"
         )
+    if rules := ruleset(topology, node):
+        lines.append(f"nft -f - <<'END'\n{rules}END")
     for key, value in sysctls(node.role).items():
         files = f"/proc/sys/net/{key}".replace("/conf/default/", "/conf/*/")
         lines.append(f'for file in {files}; do echo {value} >"$file"; done')
-    if node.role is Role.GATEWAY:
-        address = node.address_on(topology.wan_of(node).name)
+    if node.role in {Role.GATEWAY, Role.CLIENT}:
+        address = node.address_on(topology.uplink(node).network)
         lines.append(f"wan=$(ip -o -4 address show to {address} | awk '{{print $2; exit}}')")
         lines.append(f'ethtool -K "$wan" {_OFFLOADS}')
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import subprocess
 from contextlib import suppress
 from ipaddress import ip_network
@@ -35,6 +36,7 @@ _FAMILIES: Final = {4: 2, 6: 10}  # AF_INET, AF_INET6
 _MAIN_TABLE: Final = 254  # RT_TABLE_MAIN
 _BLACKHOLE: Final = 6  # RTN_BLACKHOLE, linux/rtnetlink.h
 _PROTO_STATIC: Final = 4  # RTPROT_STATIC: set by an administrator
+_PORT: Final = re.compile(r"(lan|wan|dmz)\d+")  # what `topology.Port.interface` may be
 _WIRE: Final = ("tx-udp-segmentation", "off", "tso", "off", "gro", "on")
 """The WAN carries real datagrams: cut by the sender, joined by the receiver as a network card does.
 
@@ -44,7 +46,7 @@ With TSO on, veth skips GRO, and superpackets cross the wire whole, as no wire c
 
 def sysctls(role: Role) -> Mapping[str, str]:
     """Return every sysctl that a node relies on, off as well as on: namespaces inherit some."""
-    forward = "0" if role is Role.HOST else "1"
+    forward = "1" if role in {Role.GATEWAY, Role.ROUTER, Role.NAT} else "0"
     values = {
         "ipv4/ip_forward": forward,  # first: writing it resets send_redirects
         "ipv6/conf/all/forwarding": forward,
@@ -120,12 +122,20 @@ def unplug_all() -> None:
                 netlink.link("del", index=link["index"])
 
 
-def wire_node(node: Node, switches: Mapping[str, str], routes: Iterable[Route]) -> None:
-    """Give a node its links, addresses and routes. `switches`: namespace by network."""
+def wire_node(
+    node: Node, switches: Mapping[str, str], routes: Iterable[Route], ruleset: str = ""
+) -> None:
+    """Give a node its links, addresses and routes. `switches`: namespace by network.
+
+    `ruleset` is for nft; it stands before anything is forwarded.
+    """
+    if ruleset:
+        _load(node, ruleset)
     _write_sysctls(sysctls(node.role))
     with IPRoute() as netlink:
         links = _links(netlink)
         netlink.link("set", index=links["lo"]["index"], state="up")
+        _drop_links(netlink, node, links)
         for port in node.ports:
             link = links.get(port.interface)
             if link is None:
@@ -145,12 +155,31 @@ def wire_node(node: Node, switches: Mapping[str, str], routes: Iterable[Route]) 
                         flags=_IFA_F_NODAD if address.version == 6 else 0,
                     )
             netlink.link("set", index=index, state="up")
-            if node.role is Role.GATEWAY and port.network != node.site:
+            if node.role in {Role.GATEWAY, Role.CLIENT} and port.network != node.site:
                 _make_wire(port.interface)
         wanted = list(routes)
         for route in wanted:
             _set_route(netlink, node, route)
         _drop_routes(netlink, wanted)
+
+
+def _drop_links(netlink: Any, node: Node, links: Mapping[str, Any]) -> None:
+    """Pull the cables that the lab laid to networks that the node is not on any longer."""
+    wanted = {port.interface for port in node.ports}
+    for name in [name for name in links if _PORT.fullmatch(name) and name not in wanted]:
+        with suppress(NetlinkError):  # it went by itself meanwhile
+            netlink.link("del", index=links[name]["index"])
+
+
+def _load(node: Node, ruleset: str) -> None:
+    argv = ["nft", "-f", "-"]
+    try:
+        done = subprocess.run(argv, input=ruleset, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise EngineError("nft is missing; run `make setup`") from None
+    if done.returncode != 0:
+        reason = (done.stderr.strip() or f"exit {done.returncode}").splitlines()[0]
+        raise EngineError(f"{node.name}: nft: {reason}")
 
 
 def _connect(netlink: Any, node: Node, interface: str, switch: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import socket
 from ipaddress import ip_address
 from typing import Any
 
@@ -47,15 +48,25 @@ def main() -> None:
 def visit(target: str, port: int, payload: bytes, ttl: int) -> dict[str, Any]:
     """Knock at one target in three ways."""
     mine = random.randint(20_000, 60_000)  # noqa: S311 - only to tell runs apart
+    source = own_address(target)
     if ip_address(target).version == 4:
-        head, echo = IP(dst=target, ttl=ttl), ICMP(id=mine) / Raw(payload)
+        head, echo = IP(src=source, dst=target, ttl=ttl), ICMP(id=mine) / Raw(payload)
     else:
-        head, echo = IPv6(dst=target, hlim=ttl), ICMPv6EchoRequest(id=mine, data=payload)
+        head = IPv6(src=source, dst=target, hlim=ttl)
+        echo = ICMPv6EchoRequest(id=mine, data=payload)
     return {
         "icmp": knock(head / echo, payload),
         "udp": knock(head / UDP(sport=mine, dport=port) / Raw(payload), payload),
         "tcp": knock(head / TCP(sport=mine, dport=port, flags="S"), None),
     }
+
+
+def own_address(target: str) -> str:
+    """Return the address that the kernel sends to a target from: scapy finds none on some TUNs."""
+    family = socket.AF_INET if ip_address(target).version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as asked:
+        asked.connect((target, 9))  # sends nothing
+        return str(asked.getsockname()[0])
 
 
 def knock(packet: Any, payload: bytes | None) -> dict[str, Any]:

@@ -3,8 +3,9 @@
     python -m lab.probes.sniffer [--marker HEX]...
 
 Last line: frames, dropped (by the kernel, before we saw them: a claim of absence needs 0), link
-(ARP, IPv6 neighbour traffic: it never leaves a segment), markers {hex: frames}, and flows with
-their addresses, protocol, ports, frames, bytes, and smallest and largest TTL.
+(ARP, IPv6 neighbour traffic: it never leaves a segment), wanted (the addresses that it asked for),
+markers {hex: frames}, and flows with their addresses, protocol, ports, frames, bytes, smallest and
+largest TTL, and last: when their last frame passed, in s of the clock that all nodes share.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from __future__ import annotations
 import argparse
 import socket
 import struct
+import time
 from ipaddress import IPv6Address
 from typing import Any, Final
 
 from lab.probes.lines import say, serve
 
 _ALL: Final = 0x0003  # ETH_P_ALL, linux/if_ether.h
-_IPV4, _IPV6 = 0x0800, 0x86DD
+_IPV4, _ARP, _IPV6 = 0x0800, 0x0806, 0x86DD
 _NAMES: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
 _WITH_PORTS: Final = (6, 17)
 _FRAGMENT_HEADER: Final = 44  # IPv6 next header
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6  # linux/if_packet.h
+_NO_HARDWARE: Final = 65534  # ARPHRD_NONE, linux/if_arp.h: a TUN, whose packets have no frame
 _RCVBUFFORCE: Final = 33  # SO_RCVBUFFORCE
 _BUFFER: Final = 32 << 20
 
@@ -32,8 +35,9 @@ class Sniffer:
 
     def __init__(self, markers: list[bytes]) -> None:
         self.markers = dict.fromkeys(markers, 0)
-        self.flows: dict[tuple[Any, ...], list[int]] = {}
+        self.flows: dict[tuple[Any, ...], list[Any]] = {}
         self.frames = self.link = 0
+        self.wanted: set[str] = set()
         self.interfaces: set[str] = set()
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL))
         self.socket.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _BUFFER)
@@ -42,12 +46,14 @@ class Sniffer:
         """Take every frame that waits."""
         while True:
             try:
-                frame, (interface, *_) = self.socket.recvfrom(1 << 17)
+                frame, (interface, kind, _, hardware, _) = self.socket.recvfrom(1 << 17)
             except BlockingIOError:
                 return
             if interface != "lo":
                 self.interfaces.add(interface)
-                self.take(frame)
+                self.take(
+                    frame if hardware != _NO_HARDWARE else bytes(12) + kind.to_bytes(2) + frame
+                )
 
     def take(self, frame: bytes) -> None:
         """Count one Ethernet frame."""
@@ -62,6 +68,8 @@ class Sniffer:
             self._ipv6(frame[14:])
         else:
             self.link += 1
+            if kind == _ARP and frame[20:22] == b"\0\1" and len(frame) >= 42:  # a request, RFC 826
+                self.wanted.add(socket.inet_ntoa(frame[38:42]))
 
     def _ipv4(self, packet: bytes) -> None:
         offset = int.from_bytes(packet[6:8]) & 0x1FFF
@@ -72,10 +80,12 @@ class Sniffer:
 
     def _ipv6(self, packet: bytes) -> None:
         source, target = IPv6Address(packet[8:24]), IPv6Address(packet[24:40])
+        protocol, rest = packet[6], packet[40:]
+        if protocol == 58 and rest[:1] == b"\x87" and len(rest) >= 24:  # a solicitation, RFC 4861
+            self.wanted.add(str(IPv6Address(rest[8:24])))
         if source.is_link_local or target.is_link_local or target.is_multicast:
             self.link += 1
             return
-        protocol, rest = packet[6], packet[40:]
         if protocol == _FRAGMENT_HEADER and len(rest) >= 8:
             first = int.from_bytes(rest[2:4]) >> 3 == 0
             protocol, rest = rest[0], rest[8:] if first else b""
@@ -90,11 +100,12 @@ class Sniffer:
         ports: tuple[int | None, int | None] = (None, None)
         if protocol in _WITH_PORTS and len(rest) >= 4:
             ports = struct.unpack("!HH", rest[:4])
-        flow = self.flows.setdefault((*ends, protocol, *ports), [0, 0, 255, 0])
+        flow = self.flows.setdefault((*ends, protocol, *ports), [0, 0, 255, 0, 0.0])
         flow[0] += 1
         flow[1] += size
         flow[2] = min(flow[2], ttl)
         flow[3] = max(flow[3], ttl)
+        flow[4] = time.monotonic()
 
     def dropped(self) -> int:
         """Return how many frames the kernel threw away for want of room (struct tpacket_stats)."""
@@ -107,6 +118,7 @@ class Sniffer:
             frames=self.frames,
             dropped=self.dropped(),
             link=self.link,
+            wanted=sorted(self.wanted),
             interfaces=sorted(self.interfaces),
             markers={marker.hex(): count for marker, count in self.markers.items()},
             flows=[
@@ -119,12 +131,14 @@ class Sniffer:
                     "frames": frames,
                     "bytes": size,
                     "ttl": [low, high],
+                    "last": last,
                 }
                 for (source, target, protocol, source_port, target_port), (
                     frames,
                     size,
                     low,
                     high,
+                    last,
                 ) in self.flows.items()
             ],
         )

@@ -10,7 +10,8 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from lab import bringup
-from lab.checks.base import directions, side_by_side
+from lab.checks.base import side_by_side
+from lab.checks.ends import Sites
 from lab.errors import EngineError
 from lab.mitm.adversary import adversary
 from lab.mitm.faults import Weather
@@ -53,7 +54,7 @@ class Soak:
         gateways = [gateway for gateway, _ in self._ends]
         sites = {engine.topology.nodes[gateway].site for gateway in gateways}
         ways = [
-            way for way in directions(engine, 4, 6) if {way.source.site, way.target.site} == sites
+            way for way in Sites(engine).ways(4, 6) if {way.source.site, way.target.site} == sites
         ]
         with ExitStack() as stack:
             stack.enter_context(traffic.sinks(engine))

@@ -6,7 +6,8 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from lab.checks.base import PROBE_PORT, PROBE_START, Direction, directions
+from lab.checks.base import PROBE_PORT, PROBE_START, Direction
+from lab.checks.ends import Sites
 from lab.errors import EngineError
 from lab.soak.record import Pings, Stream
 
@@ -75,7 +76,7 @@ def sinks(engine: Engine) -> Iterator[None]:
 
 def altered(engine: Engine) -> Stream:
     """Send a few blocks, one of them with a flipped bit."""
-    way = directions(engine, 4)[0]
+    way = Sites(engine).ways(4)[0]
     argv = ("send", way.address, str(PORT), "--alter")
     with engine.probe(way.source.name, "stream", *argv) as probe:
 

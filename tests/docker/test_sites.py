@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import docker
 
     from lab.checks.base import Check
+    from lab.engines.base import Engine
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -28,7 +29,7 @@ def test_a_third_site_comes_and_goes(up: DockerEngine, client: docker.DockerClie
     before = client.containers.get(host).id
     bringup.bring_up(three, timeout=60)
     assert profiles_up(up.topology, up.present()) == ("site-c",)
-    result = perform(cast("Check", pairs), three)
+    result = perform(cast("Check[Engine]", pairs), three)
     assert result.verdict is Verdict.PASS, result.faults
     assert any("host-b -> host-c IPv6, through gw-a" in detail.text for detail in result.details)
 

@@ -20,9 +20,9 @@ from gateway import link, pki
 from gateway.config.shape import Handshake
 from gateway.control.dataplane import DataPlane, DataPlaneError
 from gateway.control.events import Event, Kind
-from gateway.control.server import LINES
 from gateway.control.sessions import HandshakeError
 from gateway.identity import Refused
+from gateway.logs import LINES
 from gateway.protocol.handshake import Initiator, Party
 from gateway.protocol.machine import Send
 from gateway.protocol.messages import Disconnect, Ping, Reject
@@ -99,7 +99,7 @@ def test_routes_set_anew_in_the_middle_of_a_handshake(tmp_path: Path) -> None:
 
     async def story(a: Side, b: Side) -> None:
         async def activate(index: int) -> None:
-            await a.peers.take_over(link.Ready(pid=7, sessions=[]))
+            await a.peers.forwarding.take_over(link.Ready(pid=7, sessions=[]))
             a.dataplane.events.append(("activate", index))
 
         a.dataplane.activate = activate  # type: ignore[method-assign]
@@ -372,7 +372,7 @@ def test_sessions_of_a_control_plane_before_us_live_until_replaced(tmp_path: Pat
     async def story(a: Side, b: Side) -> None:
         a.dataplane.live = {5: {}, 6: {}}
         sessions = [link.LiveSession(5, "gw-b"), link.LiveSession(6, "gone")]
-        await a.peers.take_over(link.Ready(pid=7, sessions=sessions))
+        await a.peers.forwarding.take_over(link.Ready(pid=7, sessions=sessions))
         assert list(a.dataplane.live) == [5]  # nobody is called `gone` any more
         assert a.kernel.routes == {"10.0.4.2/32"}
         await meet(b, a)

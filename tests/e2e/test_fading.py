@@ -72,7 +72,7 @@ def test_what_fades_is_lost_with_its_data_plane(tmp_path: Path) -> None:
         await meet(b, a)
         await meet(b, a)
         a.dataplane.live.clear()
-        await a.peers.take_over(link.Ready(pid=7, sessions=[]))
+        await a.peers.forwarding.take_over(link.Ready(pid=7, sessions=[]))
         assert a.peer.indices == []
 
     play(story, tmp_path)

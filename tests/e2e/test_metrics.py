@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROW: dict[str, Any] = {
     "name": "gw-b", "state": "established", "control": "up", "data": "silent", "age": 12.5,
     "expires": 587.5, "heard": None, "span": 16, "datagram": 1452, "rtt": 0.0125, "rekeys": 7,
-    "moves": 2, "drops": {"replay": 3},
+    "moves": 2, "drops": {"replay": 3}, "certificate_expires": 86_400,
     "rx_packets": 11, "rx_bytes": 12, "rx_records": 13, "rx_datagrams": 14, "lost": 15,
     "tx_packets": 21, "tx_bytes": 22, "tx_records": 23, "tx_datagrams": 24, "unsent": 25,
 }  # fmt: skip
@@ -48,8 +48,10 @@ class Scraped:
         if self.hangs:
             await asyncio.Event().wait()
         return {
-            "ready": True, "uptime": 61.5, "planes": {"data": {"pid": self.pid}},
+            "ready": True, "uptime": 61.5, "certificate_expires": 864_000,
+            "planes": {"data": {"pid": self.pid}},
             "peers": self.rows, "drops": {"malformed": 4}, "handshakes": {"tls": 5},
+            "users": {"online": 3, "logins": {"in": 4, "banned": 1}},
         }  # fmt: skip
 
     def scrape(self) -> dict[tuple[str, ...], float]:
@@ -99,10 +101,15 @@ def test_each_figure_has_its_metric() -> None:
             "session_age_seconds": 12.5, "session_expires_seconds": 587.5, "span_datagrams": 16,
             "datagram_size_bytes": 1452, "ping_rtt_seconds": 0.0125, "rekeys_total": 7,
             "endpoint_moves_total": 2, "control_up": 1, "data_up": 0,
+            "certificate_expires_seconds": 86_400,
         }  # fmt: skip
+        assert found["twosite_certificate_expires_seconds",] == 864_000
         assert found["twosite_drops_total", "gw-b", "replay"] == 3
         assert found["twosite_drops_total", "", "malformed"] == 4
         assert found["twosite_handshakes_total", "tls"] == 5
+        assert found["twosite_users_online",] == 3
+        assert found["twosite_logins_total", "in"] == 4
+        assert found["twosite_logins_total", "banned"] == 1
         assert found["twosite_events_total", "moved", "gw-b"] == 1
         assert found["twosite_events_total", "data-plane", ""] == 1
         assert found["twosite_control_uptime_seconds",] == 61.5

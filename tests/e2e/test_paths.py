@@ -82,7 +82,7 @@ def test_losses_that_one_side_counts_shape_what_the_other_sends(
         )
 
         # A data plane that is new is told, before it sends.
-        await a.peers.take_over(link.Ready(pid=7, sessions=[]))
+        await a.peers.forwarding.take_over(link.Ready(pid=7, sessions=[]))
         assert a.dataplane.shapes[2:] == [link.Shape("gw-b", 10, DATAGRAM_SIZE)]
         await until(lambda: a.peer.rekeys == 1)
 

@@ -153,7 +153,7 @@ def test_a_data_plane_that_lost_its_sessions_gets_new_keys_at_once(
         first, connection = newest(a), a.peer.channel
         side = b if who == "the dialler" else a
         side.dataplane.live.clear()
-        await side.peers.take_over(link.Ready(pid=7, sessions=[]))
+        await side.peers.forwarding.take_over(link.Ready(pid=7, sessions=[]))
         await until(lambda: a.peer.rekeys == b.peer.rekeys == 1)
         second = newest(a)
         assert second["send_key"] != first["send_key"]

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway import pki
+from gateway.control.certificates import Certificates
 from gateway.control.dialling import Dialling
 from gateway.control.events import Kind
 from gateway.control.reload import Reload
 from gateway.errors import GatewayError
 from tests.controls import Side, meet, play, until
+from tests.logins import PASSWORD, USERS, Laptop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -36,8 +38,10 @@ class Reloading:
         self._reload = Reload(
             side.peers,
             side.kernel,  # type: ignore[arg-type]
+            side.enforcement,  # type: ignore[arg-type]
             side.credentials,
             self.dialling,
+            certificates=Certificates(side.credentials, side.peers, side.events),
         )
 
     def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -47,7 +51,7 @@ class Reloading:
     async def __call__(self, text: str) -> str:
         """What the command sends, and what it answers."""
         folder = self.file.parent
-        files = {str(file): file.read_text() for file in folder.glob("*.crt")}
+        files = {str(file): file.read_text() for file in folder.glob("*.cr[tl]")}
         others = frozenset(str(file) for file in folder.glob("*.key"))
         return str(await self._reload.apply(text, files, others))
 
@@ -228,3 +232,80 @@ def test_a_dialler_dials_the_new_address(tmp_path: Path) -> None:
         await until(lambda: a.peer.session is None)
 
     play(story, tmp_path)
+
+
+def test_users_who_are_here_do_not_notice(tmp_path: Path) -> None:
+    async def story(a: Side, _: Side) -> None:
+        a.users.add("alice", PASSWORD, ["staff"])
+        laptop = Laptop(tmp_path, "alice", "laptop")
+        first = await laptop.log_in(a)
+        session, routes = laptop.at(a).session, set(a.kernel.routes)
+        reload = Reloading(a)
+        other = (
+            reload.text.replace('["10.10.10.0/24"]\ndns', '["10.10.10.0/25"]\ndns').replace(
+                "devices = 2", "devices = 1\nkeepalive = 25\nremember = 0"
+            )
+            + "[bans]\nlimit = 10\n[timers]\ndead_after = 77\n"
+        )
+        assert await reload(other) == ("[timers] changed, [users] changed, [bans] changed")
+        assert laptop.at(a).session is session
+        assert laptop.at(a).liveness.dead_after == 77
+        assert a.kernel.routes == routes  # the pool stays covered, and what leads into it
+        assert a.kernel.covered == {"10.0.4.2/32"}
+        assert {one.keepalive for one in a.dataplane.said if one.peer == laptop.name} == {0, 25}
+        assert a.enforcement.configs[-1].bans.limit == 10
+        table = dict(next(what for how, what in reversed(a.dataplane.events) if how == "routes"))
+        assert {f"{address}/{address.max_prefixlen}" for address in laptop.at(a).addresses} == {
+            prefix for prefix, peer in table.items() if peer == laptop.name
+        }
+
+        second = await laptop.log_in(a)  # the next login gets what is new
+        assert (first.routes, second.routes) == (["10.10.10.0/24"], ["10.10.10.0/25"])
+        assert (len(first.token), second.token) == (32, b"")
+
+    play(story, tmp_path, USERS)
+
+
+def test_a_suite_that_users_may_not_use_any_more(tmp_path: Path) -> None:
+    async def story(a: Side, _: Side) -> None:
+        a.users.add("alice", PASSWORD, ["staff"])
+        laptop = Laptop(tmp_path, "alice", "laptop")
+        await laptop.log_in(a)
+        reload = Reloading(a)
+        await reload(
+            reload.text.replace("devices = 2", 'devices = 2\nsuites = ["chacha20-poly1305"]')
+        )
+        session = laptop.at(a).session
+        assert session is not None
+        assert session.suite == "chacha20-poly1305"
+
+    play(story, tmp_path, USERS)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ('"10.0.8.0/29"', '"10.0.9.0/29"', "pool"),
+        ("users.db", "other.db", "database"),
+        (USERS, "", "pool"),
+    ],
+)
+def test_what_of_users_needs_a_restart(tmp_path: Path, before: str, after: str, key: str) -> None:
+    async def story(a: Side, _: Side) -> None:
+        reload = Reloading(a)
+        with pytest.raises(GatewayError, match=f"users.{key}: changed, which needs a restart"):
+            await reload(reload.text.replace(before, after))
+        assert a.people.settings == a.config.users
+
+    play(story, tmp_path, USERS)
+
+
+def test_rules_that_the_kernel_refuses_change_nothing(tmp_path: Path) -> None:
+    async def story(a: Side, _: Side) -> None:
+        reload = Reloading(a)
+        a.enforcement.refuse = True
+        with pytest.raises(GatewayError, match="refused by the test; nothing was changed"):
+            await reload(reload.text.replace("10.10.10.3 tcp 80", "10.10.10.3 tcp 443"))
+        assert a.peers.config.groups == a.config.groups
+
+    play(story, tmp_path, USERS)

@@ -144,7 +144,7 @@ def test_our_own_site_inside_a_peer_s_wider_prefix_is_told(tmp_path: Path) -> No
             ipaddress.ip_network(one)
             for one in ("10.0.4.1/32", "10.10.10.0/24", "192.0.2.0/24", "fd00::/64", "10.0.0.0/8")
         }
-        await a.peers.take_over(link.Ready(pid=7, sessions=[]))
+        await a.peers.forwarding.take_over(link.Ready(pid=7, sessions=[]))
         own = [("10.0.4.1/32", None), ("10.10.10.0/24", None)]
         assert table() == [("10.0.0.0/8", "gw-b"), *own]
         # An interface that comes up later counts from the next handshake on.

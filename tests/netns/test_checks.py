@@ -11,7 +11,8 @@ import pytest
 
 from lab import bringup
 from lab.checks import disconnected, outage, ping, protocols, secrecy, sizes, transfer
-from lab.checks.base import Result, Verdict, connect, disconnect, perform, side_by_side
+from lab.checks.base import Result, Verdict, perform, side_by_side
+from lab.checks.ends import Sites
 from tests.netns.conftest import UP_TIMEOUT, run_lab
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ pytestmark = [pytest.mark.netns]
 
 
 def verdict(check: ModuleType, engine: NetnsEngine) -> Result:
-    return perform(cast("Check", check), engine)
+    return perform(cast("Check[Sites]", check), Sites(engine))
 
 
 @pytest.fixture
@@ -58,11 +59,11 @@ def test_checks_that_need_the_tunnel_fail_without_it(
     engine: NetnsEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sizes, "SIZES", (56,))  # each that does not arrive costs two seconds
-    disconnect(engine)
+    Sites(engine).disconnect()
     try:
         results = side_by_side(lambda c: verdict(c, engine), (ping, sizes, secrecy, protocols))
     finally:
-        connect(engine)
+        Sites(engine).connect()
         bringup.wait_healthy(engine, UP_TIMEOUT)
     for result in results:
         assert result.verdict is Verdict.FAIL, result
@@ -77,7 +78,7 @@ def test_a_way_around_the_tunnel_fails_check_1(broken: NetnsEngine) -> None:
 
 def test_traffic_beside_the_tunnel_fails_check_6(broken: NetnsEngine) -> None:
     _route_around(broken)
-    disconnect(broken)  # now sites reach each other in the open
+    Sites(broken).disconnect()  # now sites reach each other in the open
     faults = verdict(secrecy, broken).faults
     assert any(fault.startswith("marker on internet: ") for fault in faults)
     assert any("icmp 10.10.10.3 -> 10.10.9.3" in fault for fault in faults)

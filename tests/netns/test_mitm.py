@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lab import bringup
-from lab.checks.base import Ping, directions, parse_ping
+from lab.checks.base import Ping, parse_ping
+from lab.checks.ends import Sites
 from lab.errors import EngineError
 from lab.mitm.adversary import adversary
 from lab.mitm.device import DEVICE
@@ -95,7 +96,7 @@ def test_superpackets_pass_as_a_wire_carries_them(engine: NetnsEngine) -> None:
     with traffic.sinks(engine), adversary(engine, seed=2) as middle:
         for weather in (Weather(), Weather(reorder=0.1, duplicates=0.02, loss=0.002)):
             middle.change(weather)
-            way = directions(engine, 4)[0]
+            way = Sites(engine).ways(4)[0]
             with traffic.streaming(engine, way) as stream:
                 time.sleep(1)
                 came = stream.end()

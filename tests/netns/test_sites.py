@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lab.checks.base import Check
+    from lab.engines.base import Engine
 
 pytestmark = [pytest.mark.netns]
 
@@ -79,7 +80,7 @@ def test_every_pair_reaches_each_other_by_its_path_and_no_other(name: str) -> No
 
 def test_a_pair_without_its_tunnel_fails_check_8(engine: NetnsEngine) -> None:
     assert engine.run("gw-d", ["gateway", "disconnect", "gw-c"]).ok
-    faults = perform(cast("Check", pairs), engine).faults  # which connects them again
+    faults = perform(cast("Check[Engine]", pairs), engine).faults  # which connects them again
     ways = {fault.split(" IPv")[0] for fault in faults if " -> " in fault}
     assert ways == {"host-c -> host-d", "host-d -> host-c"}
     assert any("gw-c-gw-d 0" in fault for fault in faults)
@@ -91,7 +92,7 @@ def test_a_detour_fails_check_8(engine: NetnsEngine, monkeypatch: pytest.MonkeyP
     nodes = engine.topology.nodes
     lone = {**nodes, "gw-d": replace(nodes["gw-d"], connects=("gw-a",))}
     told = NetnsEngine(replace(engine.topology, nodes=lone))
-    faults = perform(cast("Check", pairs), told).faults
+    faults = perform(cast("Check[Engine]", pairs), told).faults
     assert len([f for f in faults if "through gw-a" in f and "TTL 62, second gateway" in f]) == 4
     assert any(f.startswith("datagrams on internet between gateways") for f in faults)
 
@@ -115,7 +116,7 @@ def test_a_hub_that_leads_on_fails_check_9(
     engine: NetnsEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transit, "_reload", lambda *_: None)  # `transit` stays
-    faults = perform(cast("Check", transit), engine).faults
+    faults = perform(cast("Check[Engine]", transit), engine).faults
     assert len(faults) == 2 * len(SPOKES) + 1, faults
 
 

@@ -27,7 +27,25 @@ WALLS = {
         "gateway.dataplane", "gateway.supervisor", "gateway.cli", "gateway.protocol.wire",
         "gateway.protocol.reassembly", "gateway.protocol.replay",
     },
+    "gateway/access": {
+        "gateway.control", "gateway.dataplane", "gateway.supervisor", "gateway.cli",
+    },
+    "gateway/access/pool.py": {"socket", "asyncio", "time", "os", "sqlite3", "gateway.access"},
+    "gateway/access/policy.py": {
+        "socket", "asyncio", "time", "os", "threading", "subprocess", "pathlib", "gateway.system",
+    },
+    "gateway/client": {"gateway.control", "gateway.dataplane", "gateway.cli", "gateway.access"},
+    "gateway/client/tunnel.py": {"socket", "asyncio", "time", "os", "pathlib", "subprocess"},
+    "gateway/client/killswitch.py": {
+        "socket", "asyncio", "time", "os", "pathlib", "subprocess", "gateway.system",
+    },
     "gateway/supervisor.py": {"gateway.control", "gateway.protocol", "gateway.cli", "asyncio"},
+    "gateway/pki": {
+        "gateway.control", "gateway.dataplane", "gateway.supervisor", "gateway.cli",
+        "gateway.config",
+    },
+    "gateway/revocation.py": {"socket", "asyncio", "time", "os", "gateway.pki", "gateway.control"},
+    "gateway/direct/ticket.py": {"socket", "asyncio", "time", "os", "secrets", "gateway.config"},
     "gateway": {"lab", "scapy", "docker"},
     "lab": {"gateway"},
 }  # fmt: skip

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 class Swarm:
     """The process of all those peers."""
 
-    def __init__(self, namespace: str, folder: Path, hub: str, count: int) -> None:
+    def __init__(
+        self, namespace: str, folder: Path, hub: str, count: int, program: str = swarm.__name__
+    ) -> None:
         self._process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, sys.executable, "-m", swarm.__name__,
+            ["ip", "netns", "exec", namespace, sys.executable, "-m", program,
              "--folder", str(folder), "--hub", hub, "--peers", str(count)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip

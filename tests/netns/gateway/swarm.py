@@ -22,7 +22,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway import pki
 from gateway.control.channel import Channel
@@ -32,6 +32,11 @@ from gateway.protocol import messages, wire
 from gateway.protocol.handshake import Initiator, Party
 from gateway.protocol.messages import Disconnect, Ping, Pong
 from gateway.protocol.suites import SUITES, Forged
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.protocol.login import Grant
 
 HUB: Final = "hub"
 PORT: Final = 55555
@@ -71,11 +76,14 @@ def tables(count: int) -> str:
 class Peer(asyncio.DatagramProtocol):
     """One of them."""
 
-    def __init__(self, number: int, folder: Path, hub: str, authority: Authority) -> None:
-        self.name, self.address = name_of(number), outside(number)
+    tries = TRIES
+
+    def __init__(
+        self, number: int, name: str, identity: Identity, hub: str, authority: Authority
+    ) -> None:
+        self.name, self.address = name, outside(number)
         self._hub = hub
-        certificate, key = folder / f"{self.name}.crt", folder / f"{self.name}.key"
-        self._identity = Identity.load(certificate, key, datetime.now(UTC))
+        self._identity = identity
         self._authority = authority
         self._context = client_context(self._identity, authority)
         self._index = number + 1
@@ -89,7 +97,7 @@ class Peer(asyncio.DatagramProtocol):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.bind((self.address, PORT))
         self._udp, _ = await loop.create_datagram_endpoint(lambda: self, sock=udp)
-        for last in range(TRIES, 0, -1):
+        for last in range(self.tries, 0, -1):
             try:
                 channel = await self._dial()
             except (OSError, EOFError, HandshakeError, ssl.SSLError):
@@ -116,7 +124,7 @@ class Peer(asyncio.DatagramProtocol):
         try:
             certificate = authenticate(HUB, self._authority, channel.tls, datetime.now(UTC))
             own = Party(self.name, self._identity.sha256, self._index, PORT)
-            machine = Initiator(own, HUB, certificate, ["aes-256-gcm"])
+            machine = self._machine(own, certificate)
             await negotiate(
                 channel,
                 machine,
@@ -125,6 +133,7 @@ class Peer(asyncio.DatagramProtocol):
                 peer=HUB,
                 lifetime=600,
                 establish=self._established,
+                granted=self._granted,
             )
         except BaseException:
             channel.abort()
@@ -144,7 +153,13 @@ class Peer(asyncio.DatagramProtocol):
     async def retire(self, index: int) -> None:
         """A handshake came to nothing."""
 
+    def _machine(self, own: Party, certificate: bytes) -> Initiator:
+        return Initiator(own, HUB, certificate, ["aes-256-gcm"])
+
     async def _established(self, session: object) -> None:
+        pass
+
+    async def _granted(self, grant: Grant) -> None:
         pass
 
     async def _serve(self, channel: Channel) -> None:
@@ -219,7 +234,12 @@ def _frame(packet: bytes) -> bytes:
 
 async def _run(folder: Path, hub: str, count: int) -> None:
     authority = Authority.load(folder / "ca.crt", datetime.now(UTC))
-    peers = [Peer(number, folder, hub, authority) for number in range(count)]
+    peers = []
+    for number in range(count):
+        name = name_of(number)
+        pair = folder / f"{name}.crt", folder / f"{name}.key"
+        identity = Identity.load(*pair, datetime.now(UTC))
+        peers.append(Peer(number, name, identity, hub, authority))
     room = asyncio.Semaphore(AT_ONCE)
 
     async def connect(peer: Peer) -> None:
@@ -228,13 +248,18 @@ async def _run(folder: Path, hub: str, count: int) -> None:
 
     started, cpu = time.monotonic(), time.process_time()
     await asyncio.gather(*(connect(peer) for peer in peers))
-    _say(seconds=time.monotonic() - started, cpu=time.process_time() - cpu, established=count)
+    say(seconds=time.monotonic() - started, cpu=time.process_time() - cpu, established=count)
+    await obey(peers)
+
+
+async def obey(peers: Sequence[Peer]) -> None:
+    """A line about them for each line that comes; goodbye at the end."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
     while await reader.readline():
-        _say(
+        say(
             connected=sum(peer.connected for peer in peers),
             heard=sum(peer.opened > 0 for peer in peers),
             answered=sum(peer.answered for peer in peers),
@@ -244,7 +269,7 @@ async def _run(folder: Path, hub: str, count: int) -> None:
     await asyncio.gather(*(peer.leave() for peer in peers))
 
 
-def _say(**figures: float) -> None:
+def say(**figures: float | list[str]) -> None:
     print(json.dumps(figures), flush=True)
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -212,6 +212,61 @@ def test_what_a_dead_predecessor_left() -> None:
             assert not [one for one in routes(4) if "155" in one and "dev" in one]
             await kernel.clean()
             assert everything() == before
+
+    in_fresh_namespace(story)
+
+
+def test_what_a_killed_client_closed_stays_closed_until_the_login() -> None:
+    async def story() -> None:
+        with device():
+            before = Kernel("tun0")
+            await before.start(BOTH, SITE_B)
+            abandon(before)
+            kernel = Kernel("tun0")
+            await kernel.start(BOTH, [], login_at=ip_address("203.0.113.2"))
+            assert routes(4) == [CONNECTED, *BARRIERS]
+            await kernel.cover(nets("10.0.4.2/32"))
+            assert routes(4) == [CONNECTED, BARRIERS[0]]
+            await kernel.clean()
+
+    in_fresh_namespace(story)
+
+
+def test_a_barrier_before_the_gateway_itself_falls() -> None:
+    async def story() -> None:
+        with device():
+            before = Kernel("tun0")
+            await before.start(BOTH, nets("0.0.0.0/1", "128.0.0.0/1"))
+            abandon(before)
+            kernel = Kernel("tun0")
+            await kernel.start(BOTH, [], login_at=ip_address("203.0.113.2"))
+            assert routes(4) == [CONNECTED, "unreachable 0.0.0.0/1 proto 155 metric 4294967294"]
+            await kernel.clean()
+
+    in_fresh_namespace(story)
+
+
+def test_what_leads_into_a_pool_outlives_a_predecessor() -> None:
+    async def story() -> None:
+        with device():
+            pool, user = nets("10.0.8.0/24", "fd00:8::/64"), nets("10.0.8.5/32", "fd00:8::5/128")
+            dead = Kernel("tun0")
+            await dead.start(BOTH, SITE_B, pool)
+            assert "unreachable 10.0.8.0/24 proto 155 metric 4294967294" in routes(4)
+            await dead.add_routes([*user, *nets("10.0.9.5/32")])
+            abandon(dead)
+            kernel = Kernel("tun0")
+            await kernel.start(BOTH, SITE_B, pool)
+            through = [one for one in routes(4) if "dev tun0 proto 155" in one]
+            assert through == ["10.0.8.5 dev tun0 proto 155 scope link"]
+            assert any(one.startswith("fd00:8::5 dev tun0 proto 155") for one in routes(6))
+            await kernel.cover(nets("10.10.9.0/24"))  # a reload
+            assert [one for one in routes(4) if "dev tun0 proto 155" in one] == through
+            assert "unreachable 10.0.8.0/24 proto 155 metric 4294967294" in routes(4)
+            assert BARRIERS[0] not in routes(4)
+            await kernel.set_routes([])
+            assert not [one for one in routes(4) if "dev tun0 proto 155" in one]
+            await kernel.clean()
 
     in_fresh_namespace(story)
 

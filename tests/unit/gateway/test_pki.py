@@ -136,9 +136,9 @@ def test_keys_are_never_readable_by_others(
 def test_nothing_is_overwritten_without_force(ca: Path) -> None:
     pair = pki.issue("gw-a", ca)
     old = pair.certificate.read_bytes(), pair.key.read_bytes()
-    with pytest.raises(GatewayError, match=r"gw-a\.crt: is already there"):
+    with pytest.raises(GatewayError, match=r"gw-a\.key: is already there"):
         pki.issue("gw-a", ca)
-    with pytest.raises(GatewayError, match=r"ca\.crt: is already there"):
+    with pytest.raises(GatewayError, match=r"ca\.key: is already there"):
         pki.init(ca)
     assert (pair.certificate.read_bytes(), pair.key.read_bytes()) == old
     pki.issue("gw-a", ca, force=True)

@@ -22,5 +22,11 @@ def four() -> Topology:
 
 
 @pytest.fixture(scope="session")
+def crowd() -> Topology:
+    """All nodes beside the sites."""
+    return load(COMPOSE, {}, ["roadwarrior", "nat", "web"])
+
+
+@pytest.fixture(scope="session")
 def compose_text() -> str:
     return COMPOSE.read_text()

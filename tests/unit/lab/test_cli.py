@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ENGINE", "LAB_NAME", "LAB_FILE", "LAB_SITES", "LAB_FORMAT", "LAB_TIMEOUT"):
+    for name in (
+        "ENGINE",
+        "LAB_NAME",
+        "LAB_FILE",
+        "LAB_SITES",
+        "LAB_WITH",
+        "LAB_FORMAT",
+        "LAB_TIMEOUT",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -41,6 +49,8 @@ def options(words: list[str]) -> Options:
         (["up", "--sites", "four"], "--sites: 'four' is no number of sites"),
         (["up", "--sites", "-1"], "--sites: '-1' is no number of sites"),
         (["up", "--file", "/none/such.yaml"], "/none/such.yaml: No such file or directory"),
+        (["up", "--with", "moon"], "--with: 'moon' is none of nat, roadwarrior, web, all"),
+        (["users-test", "logni"], "users-test: no check is called 'logni'; one of login, "),
         (["exec", "gw-a"], "exec: what to run?"),
         (["exec", "--", "ls"], "exec: what to run?"),
     ],
@@ -82,6 +92,17 @@ def test_only_what_makes_or_judges_a_lab_asks_how_many_sites(
     assert options(["up", "--sites", "3"]).sites == 3
     monkeypatch.setenv("LAB_SITES", "")
     assert options(["up"]).sites is None
+
+
+def test_more_nodes_come_as_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["up", "--with", "nat,web", "--with", "roadwarrior"]
+    assert options(words).extras == ("nat", "web", "roadwarrior")
+    assert options(["ping-test", "--without", "all"]).without == ("all",)
+    assert options(["ping-test", "--between", "a,b"]).between == ("a", "b")
+    monkeypatch.setenv("LAB_WITH", "web")
+    assert options(["up"]).extras == ("web",)
+    assert options(["up", "--with", "nat"]).extras == ("nat",)
+    assert options(["status"]).extras == ()
 
 
 def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,21 @@ def test_any_other_lab_is_a_list() -> None:
     assert "r               router   10.2.0.1/24" in draw(parse(SMALL, {}), established)
 
 
+CROWD = """\
+host-a .3 ─── 10.10.10.0/24 ─── .2 gw-a .2 ── 192.168.55.0/24 ── .1 nat
+                                    nat .9 ── 203.0.113.0/24 ─── .1 ┐
+host-b .3 ─── 10.10.9.0/24 ──── .2 gw-b .2 ── 198.51.100.0/24 ── .1 ┤
+                            roadwarrior .2 ─── 198.18.5.0/24 ─── .1 ┤ internet
+                          roadwarrior-2 .3 ─── 198.18.6.0/24 ─── .1 ┤
+                                    web .2 ─── 198.18.6.0/24 ─── .1 ┘
+
+tunnels gw-a 10.0.4.1 ═══ 10.0.4.2 gw-b  established, aes-256-gcm"""
+
+
+def test_nodes_beside_the_sites_are_rows_too(crowd: Topology) -> None:
+    assert draw(crowd, established) == CROWD
+
+
 FOUR = """\
 host-a .3 ─── 10.10.10.0/24 ─── .2 gw-a .2 ── 203.0.113.0/24 ─── .1 ┐
 host-b .3 ─── 10.10.9.0/24 ──── .2 gw-b .2 ── 198.51.100.0/24 ── .1 ┤

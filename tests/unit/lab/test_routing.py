@@ -33,6 +33,23 @@ def test_the_router_knows_no_site(topology: Topology) -> None:
     assert words(topology, "internet") == []
 
 
+def test_who_is_on_a_wan_alone_has_its_default(crowd: Topology) -> None:
+    assert words(crowd, "roadwarrior") == ["0.0.0.0/0 via 198.18.5.1", "::/0 via 2001:db8:e::1"]
+    assert words(crowd, "web") == ["0.0.0.0/0 via 198.18.6.1", "::/0 via 2001:db8:f::1"]
+    assert words(crowd, "nat") == ["0.0.0.0/0 via 203.0.113.1", "::/0 via 2001:db8:a::1"]
+
+
+def test_behind_a_nat_that_is_the_way_out(crowd: Topology) -> None:
+    assert words(crowd, "gw-a")[-2:] == ["0.0.0.0/0 via 192.168.55.1", "::/0 via fd00:55::1"]
+    assert words(crowd, "internet") == []
+
+
+def test_what_is_for_users_goes_to_their_gateway_and_no_further(crowd: Topology) -> None:
+    assert "10.0.8.0/24 via 10.10.10.2" in words(crowd, "host-a")
+    assert "blackhole fd00:8::/64 metric 4294967295" in words(crowd, "gw-a")
+    assert not [word for word in words(crowd, "host-b") if "10.0.8.0" in word]
+
+
 def test_a_blackhole_has_the_worst_metric_there_is(topology: Topology) -> None:
     assert BLACKHOLE_METRIC == 2**32 - 1
     for route in routes(topology)["gw-b"]:

@@ -23,7 +23,7 @@ class Listening(Sniffer):
     def __init__(self, markers: list[bytes]) -> None:
         self.markers = dict.fromkeys(markers, 0)
         self.flows, self.frames, self.link = {}, 0, 0
-        self.interfaces = {"wan0"}
+        self.interfaces, self.wanted = {"wan0"}, set()
 
     def dropped(self) -> int:
         return 0

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import TopologyError
-from lab.topology import Role, Topology, _interpolate, check_name, load, parse
+from lab.reader import interpolate
+from lab.topology import Role, Topology, check_name, load, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,8 @@ def test_reads_the_five_nodes(topology: Topology) -> None:
 
 
 def test_sites_wait_for_their_profiles(compose_text: str, topology: Topology) -> None:
-    assert set(topology.dormant) == {"gw-c", "host-c", "gw-d", "host-d"}
+    extras = {"nat", "roadwarrior", "roadwarrior-2", "web"}
+    assert set(topology.dormant) - extras == {"gw-c", "host-c", "gw-d", "host-d"}
     assert set(topology.networks) == {"site-a", "site-b", "wan-a", "wan-b"}
     three = parse(compose_text, {}, profiles=["site-c"])
     assert list(three.nodes)[5:] == ["gw-c", "host-c"]
@@ -70,6 +72,43 @@ def test_finds_who_belongs_where(topology: Topology) -> None:
     assert topology.wan_of(topology.nodes["gw-b"]).name == "wan-b"
     assert topology.nodes["host-b"].address_on("site-b", 6) == "fd00:b::3"
     assert topology.full_name("gw-a") == "twosite-gw-a"
+
+
+def test_a_gateway_behind_a_nat_is_on_one_of_its_two_networks(
+    topology: Topology, crowd: Topology
+) -> None:
+    def networks(of: Topology) -> list[str]:
+        return [port.network for port in of.nodes["gw-a"].ports]
+
+    assert networks(topology) == ["site-a", "wan-a"]
+    assert networks(crowd) == ["site-a", "dmz-a"]
+    assert "dmz-a" not in topology.networks
+    assert "dmz-a" not in {port.network for port in crowd.router.ports}
+
+
+def test_the_wan_knows_a_gateway_by_its_nat_s_address(topology: Topology, crowd: Topology) -> None:
+    for of, address in ((topology, "203.0.113.2"), (crowd, "203.0.113.9")):
+        assert of.public_address(of.nodes["gw-a"]) == address
+        assert of.wan_of(of.nodes["gw-a"]).name == "wan-a"
+        assert of.public_address(of.nodes["gw-b"], 6) == "2001:db8:b::2"
+    assert crowd.public_address(crowd.nodes["roadwarrior"]) == "198.18.5.2"
+
+
+def test_users_come_with_a_client_alone(compose_text: str, crowd: Topology) -> None:
+    people = crowd.nodes["gw-a"].people
+    assert people is not None
+    assert people.members == {"alice": "staff", "bob": "guests"}
+    assert [str(prefix) for prefix in people.pool] == ["10.0.8.0/24", "fd00:8::/64"]
+    assert parse(compose_text, {}, profiles=["nat", "web"]).nodes["gw-a"].people is None
+    assert [node.name for node in crowd.clients] == ["roadwarrior", "roadwarrior-2"]
+
+
+def test_rules_follow_the_subnets(compose_text: str) -> None:
+    moved = parse(compose_text, {"LAN_A": "10.50.0"}, profiles=["roadwarrior"])
+    people = moved.nodes["gw-a"].people
+    assert people is not None
+    assert "10.50.0.3/32 icmp" in people.groups["guests"].allow
+    assert people.dns == ("10.50.0.3",)
 
 
 def test_variables_choose_other_subnets(compose_text: str) -> None:
@@ -125,7 +164,7 @@ def test_the_small_one_is_right() -> None:
             "networks.w: 10.0.0.0/8 overlaps 10.1.0.0/24",
         ),
         ("{config: [{subnet: 10.2.0.0/24}]}", "{config: []}", "networks.w.ipam.config: must list"),
-        ("iface_prefix: wan", "iface_prefix: eth", "must be lan or wan"),
+        ("iface_prefix: wan", "iface_prefix: eth", "must be lan, wan or dmz"),
         ("tunnel: [10.9.0.1/24]", "tunnel: [tun]", "services.g.x-lab.tunnel[0]: 'tun'"),
         ("tunnel: [10.9.0.1/24], ", "", "services.g.x-lab.tunnel: a gateway needs"),
         ("tunnel: [10.9.0.1/24]", "tunnel: 7", "services.g.x-lab.tunnel: must be a list"),
@@ -133,6 +172,14 @@ def test_the_small_one_is_right() -> None:
         ("listens: true", "transit: 1", "services.g.x-lab.transit: must be true or false"),
         ("listens: true", "dataplane: udp_gso=no", "g.x-lab.dataplane: 'udp_gso=no' is no"),
         ("listens: true", "dataplane: udp_gso", "g.x-lab.dataplane: 'udp_gso' is no"),
+        ("listens: true", "behind: r", "services.g.x-lab.behind: r is no NAT"),
+        ("listens: true", "behind: q", "services.g.x-lab.behind: q is no NAT"),
+        ("listens: true", "users: {pool: [x]}", "services.g.x-lab.users.pool[0]: 'x'"),
+        ("listens: true", "users: {pool: []}", "services.g.x-lab.users.groups: is missing"),
+        ("role: router}", "role: client}", "services: the lab needs exactly one router"),
+        ("role: host, site: s", "role: nat, inside: s", "services.h.networks: a NAT has two"),
+        ("role: router", "role: nat", "services.r.x-lab.inside: is missing"),
+        ("role: router", "role: nat, inside: s", "services.r.networks: a NAT has two"),
         ("listens: true", "connects: [h]", "services.g.x-lab.connects: h is no gateway"),
         ("site: s, tunnel", "site: t, tunnel", "services.g.x-lab.site: t is none of its networks"),
         (", w: {ipv4_address: 10.2.0.2}}", "}", "services.g.networks: a gateway has two"),
@@ -184,7 +231,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 def test_variables_are_read_as_compose_reads_them(
     text: str, environment: dict[str, str], expected: str
 ) -> None:
-    assert _interpolate({"k": [text, 7]}, environment, "f", "") == {"k": [expected, 7]}
+    assert interpolate({"k": [text, 7]}, environment, "f", "") == {"k": [expected, 7]}
 
 
 @given(st.text(max_size=40))

@@ -170,4 +170,4 @@ def test_control_says_ready_while_the_data_plane_counts(
                 await asyncio.wait_for(plane._say_ready(), 0.01)
 
         asyncio.run(once())
-        assert link.hears_ready(ours) is said
+        assert (link.hear(ours) == "ready") is said

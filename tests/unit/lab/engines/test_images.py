@@ -98,11 +98,19 @@ def test_compose_gets_no_word_about_sites_that_wait(topology: Topology) -> None:
     file = yaml.safe_load(images.compose_file(topology))
     assert set(file["services"]) == set(topology.nodes)
     assert set(file["networks"]) == {"site-a", "site-b", "wan-a", "wan-b"}
-    assert set(file["volumes"]) == {"gw-a-config", "gw-b-config"}
+    assert set(file["volumes"]) == {"gw-a-config", "gw-a-state", "gw-b-config"}
     assert set(file["services"]["internet"]["networks"]) == {"wan-a", "wan-b"}
     assert file["services"]["host-a"]["init"] is True
     assert file["services"]["host-a"]["sysctls"]["net.ipv4.ip_forward"] == "0"
     assert file["name"] == "${LAB_NAME:-twosite}"
+
+
+def test_compose_gets_one_attachment_of_a_gateway_behind_a_nat(crowd: Topology) -> None:
+    file = yaml.safe_load(images.compose_file(crowd))
+    assert set(file["services"]["gw-a"]["networks"]) == {"site-a", "dmz-a"}
+    assert set(file["services"]["nat"]["networks"]) == {"wan-a", "dmz-a"}
+    assert "roadwarrior-2-config" in file["volumes"]
+    assert "read_only" not in file["services"]["roadwarrior"]
 
 
 def test_compose_gets_the_sites_that_are_wanted_without_a_profile(four: Topology) -> None:

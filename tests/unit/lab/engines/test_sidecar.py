@@ -30,6 +30,22 @@ def test_docker_s_default_route_goes_and_the_labs_stays(topology: Topology) -> N
     assert any("grep -Ev '^$'" in line for line in script(topology, "host-a"))
 
 
+def test_a_nat_s_rules_stand_before_packets_are_forwarded(crowd: Topology) -> None:
+    lines = script(crowd, "nat")
+    start = lines.index("nft -f - <<'END'")
+    assert lines.index("END") > start
+    forwarding = [i for i, line in enumerate(lines) if "forward; do echo 1" in line]
+    assert lines.index("END") < min(forwarding)
+    assert not [line for line in script(crowd, "gw-a") if "nft" in line]
+
+
+def test_a_client_forwards_nothing_and_sends_real_datagrams(crowd: Topology) -> None:
+    lines = script(crowd, "roadwarrior")
+    assert not [line for line in lines if "forward" in line and "echo 1" in line]
+    assert "to 198.18.5.2 " in lines[-2]
+    assert lines[-1].startswith('ethtool -K "$wan" ')
+
+
 def test_routes_of_sites_that_are_no_more_go(topology: Topology) -> None:
     (line,) = [one for one in script(topology, "host-a") if "-4 route show proto static" in one]
     assert "grep -Ev '^(blackhole )?(10.10.9.0/24) '" in line

@@ -1,35 +1,29 @@
-"""The small CA of `gateway pki`: for labs, and for whoever has no CA of their own.
-
-    DIR/ca.crt     self-signed, may sign leaves and nothing below them (pathlen 0)
-    DIR/ca.key     keep it away from the gateways
-    DIR/NAME.crt   one gateway or user, named in its URI SAN (see `identity.py`)
-    DIR/NAME.key
+"""Making the CA, and certificates of gateways and users.
 
 Keys are ECDSA P-256 and not Ed25519: every TLS stack, smart card and CA that a site may put beside
-this one can sign and check P-256.
-
-A key file has mode 0600 from its first byte. Every file is written under another name, synced, and
-then linked to its own: after a crash there is the whole file or none. Nothing is overwritten unless
-`force` says so. Not here: reading certificates back to use them (`identity.py`).
+this one can sign and check P-256. A key file has mode 0600 from its first byte. Nothing is
+overwritten unless `force` says so, or a certificate is renewed.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.errors import GatewayError
 from gateway.identity import Kind, check_name, fingerprint, load_certificate, uri
+from gateway.pki import book
+from gateway.pki.crl import CRL_DAYS, load_ca, sign
+from gateway.pki.files import New, alone_in, write
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
 CA_DAYS: Final = 3650
@@ -46,8 +40,8 @@ class Pair(NamedTuple):
 
 
 def init(directory: Path, *, days: int = CA_DAYS, force: bool = False) -> Pair:
-    """Make a CA: `DIR/ca.crt` and `DIR/ca.key`."""
-    now = _now()
+    """Make a CA: `DIR/ca.crt`, `DIR/ca.key`, and a CRL with nobody on it."""
+    now = book.now()
     key = ec.generate_private_key(ec.SECP256R1())
     # Random, so that two CAs never share a subject: OpenSSL looks issuers up by it.
     subject = _subject(f"twosite CA {secrets.token_hex(4)}")
@@ -64,7 +58,11 @@ def init(directory: Path, *, days: int = CA_DAYS, force: bool = False) -> Pair:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise GatewayError(f"{directory}: cannot be made: {error.strerror}") from None
-    return _store(directory, "ca", certificate, key, force=force)
+    with alone_in(directory):
+        pair = _files(directory, "ca", certificate, key, force=force)
+        crl = sign(directory, certificate, key, [], end=now + timedelta(days=CRL_DAYS))
+        write([*pair, crl, book.page(directory, [])])  # with --force the old CA's are gone
+    return Pair(pair[1].path, pair[0].path)
 
 
 def issue(
@@ -76,11 +74,44 @@ def issue(
     force: bool = False,
 ) -> Pair:
     """Make `DIR/NAME.crt` and `DIR/NAME.key`, signed by the CA in DIR."""
+    _check_own_name(name)
+    with alone_in(directory):
+        return _issue(name, directory, kind=kind, days=days, force=force)
+
+
+def renew(name: str, directory: Path, *, days: int = LEAF_DAYS) -> Pair:
+    """Make a new certificate for a new key in the place of `DIR/NAME.crt` and `DIR/NAME.key`.
+
+    The old certificate stays valid until it expires or is revoked.
+    """
+    _check_own_name(name)
+    file = directory / f"{name}.crt"
+    with alone_in(directory):
+        ca, _ = load_ca(directory)
+        if not file.exists():
+            raise GatewayError(
+                f"{file}: no such file, so there is nothing to renew; make one with: gateway pki"
+                f" issue {name}"
+            )
+        old = load_certificate(file)
+        before = book.entry(old)
+        if before.kind is None or before.name != name or not book.is_from(old, ca):
+            raise GatewayError(
+                f"{file}: is no certificate of {name} from this CA; make one with: gateway pki"
+                f" issue {name} --force"
+            )
+        return _issue(name, directory, kind=before.kind, days=days, force=True)
+
+
+def _check_own_name(name: str) -> None:
     check_name(name)
     if name == "ca":
         raise GatewayError("'ca' is the CA's own file name; choose another name")
-    ca, ca_key = _load_ca(directory)
-    now = _now()
+
+
+def _issue(name: str, directory: Path, *, kind: Kind, days: int, force: bool) -> Pair:
+    ca, ca_key = load_ca(directory)
+    now = book.now()
     end = now + _lifetime(days)
     if end > ca.not_valid_after_utc:
         left = max((ca.not_valid_after_utc - now).days, 0)
@@ -108,17 +139,30 @@ def issue(
         )
         .sign(ca_key, hashes.SHA256())
     )
-    return _store(directory, name, certificate, key, force=force)
+    pair = _files(directory, name, certificate, key, force=force)
+    # What lies there now is in the book before it goes: it stays valid.
+    known = book.read(directory, ca)
+    write([*pair, book.page(directory, [*known, book.entry(certificate)])])
+    return Pair(pair[1].path, pair[0].path)
+
+
+def self_signed(name: str, directory: Path) -> Pair:
+    """Make `DIR/NAME.crt` and `DIR/NAME.key` of nobody in particular: peers must pin it."""
+    now, key = book.now(), ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _builder(_subject(name), _subject(name), key.public_key(), now, now + _lifetime(LEAF_DAYS))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pair = _files(directory, name, certificate, key, force=False)
+    write(pair)
+    return Pair(pair[1].path, pair[0].path)
 
 
 def fingerprint_of(file: Path) -> str:
     """Return `sha256:HEX` of the certificate in a PEM file."""
     return fingerprint(load_certificate(file).public_bytes(serialization.Encoding.DER))
-
-
-def _now() -> datetime:
-    """Return the time in whole seconds: certificates know no fractions."""
-    return datetime.now(UTC).replace(microsecond=0)
 
 
 def _lifetime(days: int) -> timedelta:
@@ -165,78 +209,22 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
     )
 
 
-def _load_ca(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    certificate, key = directory / "ca.crt", directory / "ca.key"
-    if not certificate.exists():
-        raise GatewayError(
-            f"{certificate}: no CA here; make one with: gateway pki init {directory}"
-        )
-    ca = load_certificate(certificate)
-    try:
-        ca_key = serialization.load_pem_private_key(key.read_bytes(), password=None)
-    except OSError as error:
-        raise GatewayError(
-            f"{key}: cannot be read: {error.strerror}; issue where the CA's key is kept"
-        ) from None
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise GatewayError(f"{key}: is not a plain PEM private key") from None
-    if not isinstance(ca_key, ec.EllipticCurvePrivateKey) or ca_key.public_key() != ca.public_key():
-        raise GatewayError(f"{key}: is not the key of {certificate}; use the CA's own pair")
-    return ca, ca_key
-
-
-# --- Files ---------------------------------------------------------------------------------------
-
-
-def _store(
+def _files(
     directory: Path,
     stem: str,
     certificate: x509.Certificate,
     key: ec.EllipticCurvePrivateKey,
     *,
     force: bool,
-) -> Pair:
-    pair = Pair(directory / f"{stem}.crt", directory / f"{stem}.key")
-    for path in pair:  # asked before either is written, so that none is written
-        if not force and os.path.lexists(path):
-            raise GatewayError(f"{path}: is already there; take another folder, or --force")
+) -> tuple[New, New]:
+    """The key and the certificate, in this order."""
     secret = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    _write(pair.key, secret, mode=0o600, force=force)
-    try:
-        _write(
-            pair.certificate,
-            certificate.public_bytes(serialization.Encoding.PEM),
-            mode=0o644,
-            force=force,
-        )
-    except GatewayError:
-        if not force:
-            pair.key.unlink()  # a lone key would only stand in the way of the next try
-        raise
-    return pair
-
-
-def _write(path: Path, content: bytes, *, mode: int, force: bool) -> None:
-    """Make a file appear whole, with its mode from the start."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if force:
-                draft.replace(path)
-            else:
-                path.hardlink_to(draft)  # unlike a rename it never overwrites
-        finally:
-            draft.unlink(missing_ok=True)
-    except FileExistsError:
-        raise GatewayError(f"{path}: is already there; take another folder, or --force") from None
-    except OSError as error:
-        raise GatewayError(f"{path}: cannot be written: {error.strerror}") from None
+    shown = certificate.public_bytes(serialization.Encoding.PEM)
+    return (
+        New(directory / f"{stem}.key", secret, mode=0o600, replace=force),
+        New(directory / f"{stem}.crt", shown, replace=force),
+    )

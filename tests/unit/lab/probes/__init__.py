@@ -1,0 +1,1 @@
+"""The probes that users-test sends into nodes."""

@@ -1,0 +1,1 @@
+"""What `lab users-test` decides, without a lab."""
