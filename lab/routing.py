@@ -147,9 +147,14 @@ def leads_on(topology: Topology, gateway: Node) -> bool:
 
 
 def tunnel_prefixes(topology: Topology, gateway: Node, peer: Node) -> tuple[Prefix, ...]:
-    """Return the tunnel addresses that a gateway reaches through a peer."""
+    """Return the tunnel addresses that a gateway reaches through a peer, and its users'.
+
+    A gateway has an address of its users' pool itself. Over IPv6 the kernel may complain from that
+    one: of two on one device it takes the one that is more like the receiver's (RFC 6724, rule 8).
+    """
     nodes = (peer, *_beyond(topology, gateway, peer))
-    return tuple(ip_network(address.ip) for node in nodes for address in node.tunnel)
+    own = tuple(ip_network(address.ip) for node in nodes for address in node.tunnel)
+    return own + tuple(pool for node in nodes if node.people for pool in node.people.pool)
 
 
 def path(topology: Topology, source: Node, target: Node) -> tuple[Node, ...]:

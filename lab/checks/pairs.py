@@ -106,13 +106,18 @@ def _judge(engine: Engine, findings: Findings, way: Direction, said: Sequence[st
     small, large = parse_ping(outputs[1]), parse_ping(outputs[2])
     ttls = {int(ttl) for ttl in _REPLY_TTL.findall(outputs[1] + outputs[2])}
     second = complaint[1] if complaint else "nobody"
-    hop = next((str(a.ip) for a in met[1].tunnel if a.version == way.version), "")
     ok = (small.received, large.received) == (_SMALL[1], _LARGE[1])
-    ok = ok and ttls == {_TTL - len(met)} and second == hop
+    ok = ok and ttls == {_TTL - len(met)} and second in _inside(met[1])
     text = f"{way}, {_course(met)}: {small.received} of {_SMALL[1]} pings came back, "
     text += f"{large.received} of {_LARGE[1]} with {_LARGE[0]:,} B, "
     text += f"TTL {', '.join(map(str, sorted(ttls))) or 'none'}, second gateway {second}"
     findings.expect(ok, text, path=[g.name for g in met], ttl=sorted(ttls), second=second)
+
+
+def _inside(gateway: Node) -> set[str]:
+    """Return a gateway's own addresses in the tunnel: its users' pool has one, too."""
+    pools = gateway.people.pool if gateway.people else ()
+    return {*(str(a.ip) for a in gateway.tunnel), *(str(pool[1]) for pool in pools)}
 
 
 def _on_the_wan(engine: Engine, findings: Findings, seen: Mapping[str, Any], marked: int) -> None:

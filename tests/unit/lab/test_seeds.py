@@ -40,6 +40,7 @@ def test_the_listening_side_waits(topology: Topology) -> None:
 def test_peers_connect_to_a_nat_and_not_to_what_is_behind_it(crowd: Topology) -> None:
     read = tomllib.loads(seeds.config(crowd, crowd.nodes["gw-b"]))
     assert read["peers"]["gw-a"]["connect"] == "203.0.113.9:55555"
+    assert read["peers"]["gw-a"]["prefixes"][-2:] == ["10.0.8.0/24", "fd00:8::/64"], "its users"
 
 
 def test_a_gateway_of_users_says_who_they_are_and_where_they_are_kept(crowd: Topology) -> None:
