@@ -24,7 +24,7 @@ STAMP := .venv/.stamp
 LAB := $(BIN)/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab-up lab-down lab-status ping-test users-test soak bench doctor test test-unit lint format clean
+.PHONY: help setup lab-up lab-down lab-status ping-test users-test soak evaluate bench doctor test test-unit lint format clean
 
 help: ## list the targets
 	@echo "targets (ENGINE=$(or $(ENGINE),auto) LAB_NAME=$(LAB_NAME)):"
@@ -53,6 +53,9 @@ users-test: $(STAMP) ## the same for users: what they may, and what they may not
 
 soak: $(STAMP) ## 30 minutes of traffic and rekeys on a bad path: ARGS="--minutes 3" for less
 	@$(LAB) soak $(ARGS)
+
+evaluate: $(STAMP) ## measure what encryption costs, beside the report's own figures
+	@$(LAB) evaluate $(ARGS)
 
 bench: $(STAMP) ## measure the gateway side by side with its peers
 	@$(LAB) bench $(ARGS)

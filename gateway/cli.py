@@ -219,11 +219,14 @@ def _shell(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from gateway import config
     from gateway.credentials import Credentials
+    from gateway.protocol.suites import insecure
 
     loaded = config.load(options.config)
     Credentials(loaded)
-    peers = ", ".join(loaded.peers) or "none"
-    print(f"{options.config}: good; gateway {loaded.name}, peers: {peers}")
+    peers = ", ".join(
+        f"{name} INSECURE" if insecure(peer.suites) else name for name, peer in loaded.peers.items()
+    )
+    print(f"{options.config}: good; gateway {loaded.name}, peers: {peers or 'none'}")
     return 0
 
 
@@ -283,10 +286,11 @@ def _disconnect(options: argparse.Namespace) -> int:
 
 def _rekey(options: argparse.Namespace) -> int:
     from gateway.control import admin
+    from gateway.protocol.suites import described
 
     request = admin.Rekey(peer=options.peer, suite=options.suite)
     done = admin.ask(request, admin.socket_path(options.socket))
-    print(f"{options.peer}: new keys, session {done['session']}, suite {done['suite']}")
+    print(f"{options.peer}: new keys, session {done['session']}, suite {described(done['suite'])}")
     return 0
 
 

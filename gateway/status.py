@@ -31,8 +31,8 @@ def show(status: dict[str, Any]) -> None:
         _users(console, users)
     for peer in status["peers"]:
         if peer["error"]:
-            console.print(f"{peer['name']}: {peer['error']}", markup=False)
-        _drops(console, f"from {peer['name']}", peer["drops"])
+            console.print(f"{_label(peer)}: {peer['error']}", markup=False)
+        _drops(console, f"from {_label(peer)}", peer["drops"])
     _drops(console, "from nobody known", status["drops"])
 
 
@@ -46,7 +46,7 @@ def _gateways(console: Console, peers: list[dict[str, Any]]) -> None:
         table.add_column(title.removesuffix("_expires"), justify="right")
     for peer in peers:
         table.add_row(
-            peer["name"],
+            _label(peer),
             peer["state"],
             peer["control"],
             peer["data"] or "-",
@@ -143,6 +143,11 @@ def _client(console: Console, client: dict[str, Any]) -> None:
     elif client["full_tunnel"]:
         words.append("kill switch off")
     console.print("; ".join(words), markup=False)
+
+
+def _label(peer: dict[str, Any]) -> str:
+    """Its name; on every line, with a suite that protects nothing, that."""
+    return f"{peer['name']} INSECURE" if peer.get("insecure") else str(peer["name"])
 
 
 def _drops(console: Console, whose: str, drops: dict[str, int]) -> None:

@@ -50,7 +50,7 @@ class Tunnel:
             elif entry.get("state") != "established":
                 amiss.append(f"{here} says {entry.get('state', 'unknown')}")
             else:
-                suite = entry.get("suite")
+                suite = _suite(entry)
         return "; ".join(amiss) or f"established, {suite}"
 
     @property
@@ -59,8 +59,13 @@ class Tunnel:
         for status in self.statuses.values():
             for peer in (status or {}).get("peers", []):
                 if peer.get("state") == "established":
-                    return str(peer.get("suite"))
+                    return _suite(peer)
         return ""
+
+
+def _suite(entry: Mapping[str, Any]) -> str:
+    """Name the suite of a session; one that protects nothing never without that word."""
+    return f"{entry.get('suite')} INSECURE" if entry.get("insecure") else str(entry.get("suite"))
 
 
 def bring_up(engine: Engine, timeout: float) -> Tunnel:

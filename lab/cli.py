@@ -18,6 +18,7 @@ from lab.bench import request as bench
 from lab.commands import Options
 from lab.engines import NAMES
 from lab.errors import LabError, NotHealthyError
+from lab.evaluate import request as evaluate
 from lab.soak import request as soak
 from lab.topology import DEFAULT_NAME, check_name
 
@@ -29,6 +30,7 @@ every option is an environment variable too:
   ENGINE, LAB_NAME, LAB_FILE, LAB_SITES, LAB_WITH, LAB_WITHOUT, LAB_FORMAT, LAB_TIMEOUT, LAB_JUNIT,
   LAB_ONLY, LAB_BETWEEN, and for bench
   LAB_BENCH_ONLY, _PROFILES, _MEASURES, _ROUNDS, _SECONDS, _OUTPUT, _README;
+  for evaluate LAB_EVALUATE_ONLY, _ROUNDS, _SECONDS, _OUTPUT;
   for soak LAB_SOAK_MINUTES, _REKEY_EVERY, _SEED
 exit codes: 0 pass, 1 failed, 2 unusable input or environment, 3 warnings, 130 interrupted
 """
@@ -112,6 +114,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         between=_names(arguments, "between", "LAB_BETWEEN"),
         checks=tuple(getattr(arguments, "checks", ())),
         bench=bench.request(arguments) if measured else None,
+        evaluate=evaluate.request(arguments) if arguments.command is commands.evaluate else None,
         soak=soak.request(arguments) if arguments.command is commands.soak else None,
     )
 
@@ -216,6 +219,8 @@ def _parser() -> argparse.ArgumentParser:
     people.add_argument("checks", nargs="*", metavar="NAME", help="checks by name (default: all)")
     speed = add("bench", commands.bench, "measure the gateway side by side with its peers")
     bench.add_options(speed, _setting)
+    cost = add("evaluate", commands.evaluate, "measure what encryption costs, as the report did")
+    evaluate.add_options(cost, _setting)
     long = add("soak", commands.soak, "traffic, rekeys and a bad path for a long time")
     soak.add_options(long, _setting)
     return parser

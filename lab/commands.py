@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lab.bench.request import Request
     from lab.bringup import Tunnel
     from lab.engines.base import Engine, Event
+    from lab.evaluate.request import Request as EvaluateRequest
     from lab.soak.request import Request as SoakRequest
     from lab.topology import Topology
 
@@ -57,6 +58,7 @@ class Options:
     between: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     bench: Request | None = None
+    evaluate: EvaluateRequest | None = None
     soak: SoakRequest | None = None
 
 
@@ -233,6 +235,17 @@ def bench(options: Options) -> int:
     if options.bench is None:
         raise LabError("bench: no request; call it by the command line")
     return command.bench(options.bench)
+
+
+def evaluate(options: Options) -> int:
+    """Bring the lab up if it is not, and measure what encryption costs in it."""
+    from lab.evaluate import command  # noqa: PLC0415 - rarely needed
+
+    if options.evaluate is None:
+        raise LabError("evaluate: no request; call it by the command line")
+    engine = open_lab(options)
+    raise_lab(engine, options)
+    return command.evaluate(engine, options.evaluate)
 
 
 def soak(options: Options) -> int:

@@ -25,13 +25,14 @@ from lab.routing import behind, leads_on, tunnel_prefixes
 from lab.topology import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lab.topology import Node, Topology
 
 CONFIG: Final = "gateway.toml"
 CA: Final = "ca.crt"
 USERS: Final = "users.json"
+INSECURE: Final = frozenset({"null", "paper"})  # suites that a peer must allow by name
 STATE: Final = "/var/lib/gateway"
 _PASSWORD: Final = 12  # bytes of chance: 16 characters that a person can still type
 _CA_ALONE: Final = ("ca.crl", "ca.json", "ca.key")  # what the CA has beside its certificate
@@ -120,11 +121,18 @@ def config(topology: Topology, gateway: Node, state: str = STATE) -> str:
         lines += ["", f"[peers.{peer.name}]"]
         if peer.name in gateway.connects:
             lines.append(f"connect = {_toml(f'{topology.public_address(peer)}:{GATEWAY_PORT}')}")
+        lines += suites(gateway.suites)
         prefixes = behind(topology, gateway, peer) + tunnel_prefixes(topology, gateway, peer)
         lines.append(f"prefixes = {_toml([str(prefix) for prefix in prefixes])}")
         if leads_on(topology, gateway):
             lines.append("transit = true")
     return "\n".join(lines) + "\n"
+
+
+def suites(names: Sequence[str]) -> list[str]:
+    """Return a peer's lines about suites; of none: no line, so that the gateway's default holds."""
+    lines = [f"suites = {_toml(list(names))}"] if names else []
+    return [*lines, "allow_insecure = true"] if INSECURE & set(names) else lines
 
 
 def _people(topology: Topology, gateway: Node, state: str) -> list[str]:

@@ -122,6 +122,8 @@ class Node:
     """A hub: what one of its peers sends may go on to another."""
     dataplane: Mapping[str, str] = field(default_factory=dict)
     """What its configuration says under [dataplane]: key and value as TOML has them."""
+    suites: tuple[str, ...] = ()
+    """What its configuration says of every peer; nothing: the gateway's own default."""
     behind: str | None = None
     """The NAT between this gateway and its WAN, while that is awake."""
     people: People | None = None
@@ -379,6 +381,7 @@ def _node(name: str, reader: Reader, networks: Mapping[str, Network]) -> Node:
         connects=tuple(lab.texts("connects")),
         transit=lab.truth("transit"),
         dataplane=dataplane,
+        suites=tuple(lab.text("suites", "").replace(",", " ").split()),
         behind=lab.text("behind") if lab.get("behind") else None,
         people=_people(lab.sub("users")) if lab.get("users") else None,
         inside=lab.text("inside") if role is Role.NAT else None,

@@ -142,12 +142,19 @@ def meet(suite: str = "aes-256-gcm", **options: Any) -> tuple[Plane, Plane]:
     """Two sites with a session, both sending; `options` are those of `Plane`."""
     network: dict[Any, FakeUdp] = {}
     a, b = (Plane(host, network, **options) for host in ("192.0.2.1", "192.0.2.2"))
-    install(a, b, suite, os.urandom(32), os.urandom(32))
+    install(a, b, suite, *keys_for(suite))
     for plane, index in ((a, A_INDEX), (b, B_INDEX)):
         assert plane.order(link.Activate, index=index) is None
     for plane in (a, b):
         plane.work()
     return a, b
+
+
+def keys_for(suite: str) -> tuple[bytes, bytes]:
+    """Draw the keys of both directions: `paper` has one."""
+    size = SUITES[suite].key_size
+    there, back = os.urandom(size), os.urandom(size)
+    return there, there if SUITES[suite].one_key else back
 
 
 def install(a: Plane, b: Plane, suite: str, a_to_b: bytes, b_to_a: bytes) -> None:

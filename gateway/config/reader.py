@@ -29,7 +29,7 @@ from gateway.config.structs import (
 )
 from gateway.errors import ConfigError, GatewayError
 from gateway.identity import Fingerprint, check_name
-from gateway.protocol.suites import SUITES
+from gateway.protocol.suites import SUITES, insecure
 from gateway.protocol.wire import MAX_DATAGRAM_SIZE, MAX_FRAGMENTS, MIN_DATAGRAM_SIZE
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class Reader:
             if peer.connect is not None
             else None,
             prefixes=prefixes,
-            suites=self.suites(peer.suites, f"{key}.suites"),
+            suites=self._suites_of(peer, key),
             certificate=self.file(peer.certificate, f"{key}.certificate")
             if peer.certificate is not None
             else None,
@@ -298,7 +298,18 @@ class Reader:
 
     # One text each.
 
-    def suites(self, texts: list[str], key: str) -> tuple[str, ...]:
+    def _suites_of(self, peer: shape.Peer, key: str) -> tuple[str, ...]:
+        """Read a peer's suites: insecure ones by its word alone."""
+        suites = self.suites(peer.suites, f"{key}.suites", insecure_too=True)
+        if (weak := insecure(suites)) and not peer.allow_insecure:
+            raise self.error(
+                f"{key}.suites[{suites.index(weak[0])}]",
+                f"{weak[0]!r} is insecure; leave it out, or write allow_insecure = true"
+                f" in {key}, here and on the other side",
+            )
+        return suites
+
+    def suites(self, texts: list[str], key: str, *, insecure_too: bool = False) -> tuple[str, ...]:
         """Read a list of suites."""
         for i, suite in enumerate(texts):
             if suite not in SUITES:
@@ -307,6 +318,8 @@ class Reader:
                 )
         if not texts:
             raise self.error(key, f"is empty; known: {', '.join(SUITES)}")
+        if (weak := insecure(texts)) and not insecure_too:
+            raise self.error(f"{key}[{texts.index(weak[0])}]", f"{weak[0]!r} is insecure")
         self.unique(texts, key)
         return tuple(texts)
 

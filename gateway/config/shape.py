@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.config.structs import DEFAULT_PORT
-from gateway.protocol.suites import SUITES
+from gateway.protocol.suites import DEFAULT
 from gateway.protocol.wire import DATAGRAM_SIZE, MAX_FRAGMENTS
 
 
@@ -80,7 +80,8 @@ class Peer(msgspec.Struct, forbid_unknown_fields=True):
 
     prefixes: list[str] = []
     connect: str | None = None
-    suites: list[str] = msgspec.field(default_factory=lambda: list(SUITES))
+    suites: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT))
+    allow_insecure: bool = False
     certificate: str | None = None
     fingerprint: str | None = None
     roam: bool = True
@@ -99,7 +100,7 @@ class Users(msgspec.Struct, forbid_unknown_fields=True):
     devices: int = 3
     certificate: Literal["off", "optional", "required"] = "optional"
     masquerade: bool = False
-    suites: list[str] = msgspec.field(default_factory=lambda: list(SUITES))
+    suites: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT))
     keepalive: float = 0
     remember: float = 86_400
 

@@ -113,6 +113,7 @@ class Peer(msgspec.Struct, frozen=True):
     connect: Address | None
     prefixes: tuple[Network, ...]
     suites: tuple[str, ...]
+    """Insecure ones are here only where the file says `allow_insecure = true`."""
     certificate: Path | None
     fingerprint: Fingerprint | None
     roam: bool

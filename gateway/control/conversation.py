@@ -39,6 +39,7 @@ from gateway.protocol.messages import (
     RekeyRequest,
 )
 from gateway.protocol.rekey import RekeyInitiator, RekeyResponder
+from gateway.protocol.suites import one_sided
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
@@ -235,9 +236,8 @@ class Conversation:
         allowed = [one for one in self._peer.config.suites if not suites or one in suites]
         if not allowed:
             ours = ", ".join(self._peer.config.suites)
-            await self._channel.send(
-                RekeyReject(code="suite", message=f"our configuration allows {ours}")
-            )
+            text = f"our configuration allows {ours}{one_sided(suites)}"
+            await self._channel.send(RekeyReject(code="suite", message=messages.printable(text)))
             return
         self._start(self._by_itself(allowed))
 

@@ -63,6 +63,7 @@ GAUGES: Final = (
     ("datagram", "datagram_size_bytes", "UDP payload that a datagram to the peer may have now."),
     ("rtt", "ping_rtt_seconds", "Round trip of the last ping over the control connection."),
     ("certificate_expires", "certificate_expires_seconds", "Until its certificate expires."),
+    ("insecure", "insecure", "1 where its records protect nothing, or may come to that."),
 )
 """The same for what goes up and down; what is not known has no sample."""
 

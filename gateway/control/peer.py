@@ -20,6 +20,7 @@ from gateway.control.sessions import boottime
 from gateway.identity import Fingerprint
 from gateway.link import PeerCounters
 from gateway.protocol.epoch import Liveness
+from gateway.protocol.suites import insecure
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -84,6 +85,12 @@ class Peer:
         return "waiting" if self.config.connect is None else "connecting"
 
     @property
+    def insecure(self) -> bool:
+        """Whether its records protect nothing, or none ran yet and they may come to that."""
+        suites = self.config.suites if self.session is None else (self.session.suite,)
+        return bool(insecure(suites))
+
+    @property
     def current(self) -> list[int]:
         """The sessions that a new one would replace."""
         return [*self.orphans, *([self.session.index] if self.session else [])]
@@ -113,6 +120,7 @@ class Peer:
             "data": ("up" if session.index in heard else "silent") if session else None,
             "endpoint": str(session.endpoint) if session else None,
             "suite": session.suite if session else None,
+            "insecure": self.insecure,
             "session": f"{session.index:#010x}" if session else None,
             "age": round(now - session.since, 1) if session else None,
             "expires": round(session.since + self.timers.lifetime - now, 1) if session else None,

@@ -34,6 +34,7 @@ from gateway.errors import GatewayError
 from gateway.identity import shown
 from gateway.protocol.epoch import Epoch
 from gateway.protocol.messages import Disconnect
+from gateway.protocol.suites import described
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -242,8 +243,9 @@ class Peers:
         how = "new keys" if rekeyed else f"established with {session.endpoint}"
         self.events.emit(
             Kind.REKEYED if rekeyed else Kind.ESTABLISHED,
-            f"{how}, suite {session.suite}, session {session.index:#010x}",
+            f"{how}, suite {described(session.suite)}, session {session.index:#010x}",
             peer=peer.name,
+            warning=peer.insecure,
             endpoint=str(session.endpoint),
             suite=session.suite,
             session=f"{session.index:#010x}",

@@ -33,6 +33,7 @@ from gateway.control.server import Server
 from gateway.control.watchers import Watchers
 from gateway.errors import GatewayError
 from gateway.identity import uri
+from gateway.protocol.suites import insecure
 from gateway.system.netlink import Kernel
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ class ControlPlane:
         for peer in tuple(self._peers.all.values()):
             self._dialling.start(peer)
         self._warn_about_our_name()
+        self._warn_about_insecure_peers()
         log.info("control plane ready, pid %d, uid %d", os.getpid(), os.getuid())
         await self._stopping.wait()
         if isinstance(self._failure, LoginRefusedError):
@@ -177,6 +179,16 @@ class ControlPlane:
                 ", ".join(uris),
                 self._config.name,
             )
+
+    def _warn_about_insecure_peers(self) -> None:
+        for peer in self._config.peers.values():
+            if weak := insecure(peer.suites):
+                log.warning(
+                    "peer %s: INSECURE: its configuration allows %s, which anybody on the way can"
+                    " read or write to",
+                    peer.name,
+                    " and ".join(weak),
+                )
 
     async def _stop(self) -> None:
         """Goodbye to the peers, then routes and addresses, the data plane, and the policy.

@@ -221,7 +221,7 @@ class Inbound:
         The session may go there then. A part of a longer record could not be told from noise.
         """
         _, fragments, _, counter = header
-        if fragments > 1 or not session.peer.roam:
+        if fragments > 1 or not (session.peer.roam and session.roams):
             session.peer.drop(Drop.WRONG_ENDPOINT)
             return
         if (old := session.window.check(counter)) is not None:
@@ -337,14 +337,14 @@ class Inbound:
     ) -> None:
         """Open a whole record, then let the window know, then take its frames."""
         peer = session.peer
-        opened = max(len(sealed) - session.overhead, 0)
-        if peer is not self._sender or self._filled + opened > len(self._plain):
+        room = max(len(sealed) - session.less, 0)
+        if peer is not self._sender or self._filled + room > len(self._plain):
             self._deliver()
             self._sender = peer
         start = self._filled
-        plain = self._plain[start : start + opened]
+        plain = self._plain[start : start + room]
         try:
-            session.open(
+            opened = session.open(
                 nonce(counter), sealed, associated_data(fragments, session.index, counter), plain
             )
         except Forged:

@@ -73,7 +73,8 @@ class Sender:
     def send_record(self, session: Session, plain: memoryview, packets: int) -> None:
         """Seal and send one record of so many frames."""
         peer, counter = session.peer, session.counter
-        length = len(plain) + session.overhead
+        length = len(plain)
+        length += session.overhead - length % session.block
         fragments, size = cut(length, peer.room)
         if length > MAX_RECORD or fragments > MAX_FRAGMENTS:
             peer.drop(Drop.TOO_LARGE, packets)
@@ -117,16 +118,16 @@ class Sender:
 
         Those of one datagram leave together. A frame is sealed before the next is asked for.
         """
-        peer, overhead = session.peer, session.overhead
-        count = size = tail = 0
+        peer, block, overhead = session.peer, session.block, session.overhead
+        count = size = tail = carried = 0
         for start, length in frames:
-            sealed_length = length + overhead
+            sealed_length = length - length % block + overhead
             if sealed_length > peer.room:
-                count = self._send_gathered(session, count, size, tail)
+                count = self._send_gathered(session, count, size, tail, carried)
                 self.send_record(session, plain[start : start + length], 1)
                 continue
             if count and (tail < size or sealed_length > size or count * size + size > MAX_RECORD):
-                count = self._send_gathered(session, count, size, tail)
+                count = self._send_gathered(session, count, size, tail, carried)
             counter = session.counter
             if counter >= session.ceiling and not _may_leave(
                 session, sealed_length + HEADER_SIZE, 1
@@ -134,8 +135,9 @@ class Sender:
                 continue
             session.counter = counter + 1  # before sealing: see send_record
             if not count:
-                size = sealed_length
+                size, carried = sealed_length, 0
             tail = sealed_length
+            carried += length
             header = associated_data(1, session.peer_index, counter)
             at = count * size
             session.seal(
@@ -144,11 +146,16 @@ class Sender:
             self._headers[count * HEADER_SIZE : (count + 1) * HEADER_SIZE] = header
             count += 1
             if count == MAX_FRAGMENTS:
-                count = self._send_gathered(session, count, size, tail)
-        self._send_gathered(session, count, size, tail)
+                count = self._send_gathered(session, count, size, tail, carried)
+        self._send_gathered(session, count, size, tail, carried)
 
-    def _send_gathered(self, session: Session, count: int, size: int, tail: int) -> int:
-        """Send the train that stands in the buffers; 0, the length of the next."""
+    def _send_gathered(
+        self, session: Session, count: int, size: int, tail: int, carried: int
+    ) -> int:
+        """Send the train that stands in the buffers, of `carried` bytes before their seals.
+
+        Return 0, the length of the next.
+        """
         if not count:
             return 0
         peer = session.peer
@@ -164,7 +171,7 @@ class Sender:
         peer.tx_records += count
         peer.tx_packets += count
         peer.tx_datagrams += count
-        peer.tx_bytes += (count - 1) * size + tail - count * (session.overhead + FRAME_HEADER_SIZE)
+        peer.tx_bytes += carried - count * FRAME_HEADER_SIZE
         if size > SMALL:
             peer.tx_large += count - (tail <= SMALL)
         return 0

@@ -16,7 +16,7 @@ from gateway.dataplane.routes import Routes
 from gateway.link import PeerCounters
 from gateway.protocol.drops import Drop
 from gateway.protocol.keepalive import Keepalive
-from gateway.protocol.replay import ReplayWindow
+from gateway.protocol.replay import NoWindow, ReplayWindow
 from gateway.protocol.suites import SUITES
 from gateway.protocol.wire import (
     BLOCK,
@@ -174,12 +174,14 @@ class Session:
     __slots__ = (
         "allowance",
         "announced",
+        "block",
         "ceiling",
         "counter",
         "endpoint",
         "expires",
         "heard",
         "index",
+        "less",
         "missing",
         "moved_at",
         "news",
@@ -188,6 +190,7 @@ class Session:
         "overhead",
         "peer",
         "peer_index",
+        "roams",
         "rx_records",
         "seal",
         "sealed",
@@ -208,10 +211,11 @@ class Session:
         self.peer_index = order.peer_index
         self.endpoint = endpoint
         self.moved_at = float("-inf")
-        self.overhead = suite.overhead
+        self.overhead, self.block, self.less = suite.overhead, suite.block, suite.less
+        self.roams = not suite.insecure
         self.seal = suite.sealer(order.send_key)
         self.open = suite.opener(order.receive_key)
-        self.window = ReplayWindow()
+        self.window = NoWindow() if suite.one_key else ReplayWindow()
         self.counter = 0
         """Of the next record. Only ever grows."""
         self.ceiling = COUNTER_LIMIT
@@ -293,14 +297,18 @@ class Directory:
 
         A key that has sealed before would start again at counter 0: the same nonces for other
         records, which ends AES-GCM. So a send key is taken once in the life of this process, and
-        never the one that the peer seals with.
+        never the one that the peer seals with: but for a suite whose scheme is just that.
         """
         if order.index in self.sessions:
             raise InstallError(f"session {order.index:#010x} is in use")
-        if order.suite not in SUITES:
+        suite = SUITES.get(order.suite)
+        if suite is None:
             raise InstallError(f"suite {order.suite!r} is unknown")
-        if order.send_key == order.receive_key:
-            raise InstallError("both directions have the same key")
+        if {len(order.send_key), len(order.receive_key)} != {suite.key_size}:
+            raise InstallError(f"a key of {suite.name} has {suite.key_size} bytes")
+        if (order.send_key == order.receive_key) != suite.one_key:
+            how = "different keys" if suite.one_key else "the same key"
+            raise InstallError(f"both directions have {how}")
         digest = hashlib.blake2b(order.send_key, digest_size=16, key=self._digest_key).digest()
         if digest in self._send_keys:
             raise InstallError("this send key was installed before")

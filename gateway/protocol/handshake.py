@@ -107,7 +107,8 @@ class Initiator(Machine):
         if self._login is not None:
             sealed = seal(self._keys.i2r_auth, self._login, self._transcript)
             self._login = None
-        return (Send(messages.encode(Confirm(mac=self._keys.i2r_mac, sealed=sealed))),)
+        confirm = Confirm(mac=self._keys.i2r_mac, sealed=sealed, transported=self._keys.transported)
+        return (Send(messages.encode(confirm)),)
 
     def _welcome(self, welcome: Welcome, frame: bytes) -> Sequence[Event]:
         if welcome.version != messages.VERSION:
@@ -120,7 +121,9 @@ class Initiator(Machine):
         self._transcript = keys.transcript(
             self._own.certificate, self._peer_certificate, self._hello, frame
         )
-        self._keys = derived = keys.derive(self._transcript, secret, welcome.suite)
+        self._keys = derived = keys.derive(
+            self._transcript, secret, welcome.suite, welcome.transported
+        )
         self.state = State.INSTALL
         return (
             Install(
@@ -213,6 +216,7 @@ class Responder(Machine):
         if suite is None:
             return self._no_suite(hello.suites)
         shares = keys.answer(hello.x25519, hello.mlkem)
+        transported = keys.to_transport(suite)
         welcome = messages.encode(
             Welcome(
                 version=messages.VERSION,
@@ -222,12 +226,13 @@ class Responder(Machine):
                 mlkem=shares.ciphertext,
                 index=self._own.index,
                 port=self._own.port,
+                transported=transported,
             )
         )
         self._transcript = keys.transcript(
             self._peer_certificate, self._own.certificate, frame, welcome
         )
-        self._keys = derived = keys.derive(self._transcript, shares.secret, suite)
+        self._keys = derived = keys.derive(self._transcript, shares.secret, suite, transported)
         self._install = Install(
             suite=suite,
             index=self._own.index,
@@ -246,6 +251,8 @@ class Responder(Machine):
             or not keys.same_mac(self._keys.i2r_mac, confirm.mac)
         ):
             return self._fail("mac", "the peer did not derive our keys")
+        if not keys.same_mac(self._keys.transported, confirm.transported):
+            return self._fail("mac", "the peer did not echo our key")
         if self._user:
             login = unseal(self._keys.i2r_auth, confirm.sealed, Login, self._transcript)
             self.state = State.LOGIN

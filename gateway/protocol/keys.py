@@ -7,6 +7,8 @@
     key(label) = HKDF-Expand(prk, "twosite/1 " label " " suite " " length, length)
     mac        = HMAC-SHA256(confirm key, transcript)
 
+The suite `paper` seals with a key that the responder drew and sent instead; all else holds for it.
+
 An attacker must break both exchanges to learn a key: the hybrid holds against a quantum computer
 that comes later, and against a flaw found in ML-KEM. Primitives come from `cryptography` alone.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass, field
 from hashlib import sha256
+from secrets import token_bytes
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.mlkem import (
@@ -26,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
-from gateway.protocol.suites import KEY_SIZE
+from gateway.protocol.suites import KEY_SIZE, SUITES
 
 LABEL: Final = b"twosite/1 "
 HANDSHAKE: Final = b"twosite/1 handshake"
@@ -35,7 +38,7 @@ HASH_LENGTH: Final = 32  # SHA-256
 
 
 class KeyExchangeError(Exception):
-    """The peer's share is not one: a low-order point, or an encapsulation key out of range."""
+    """The peer's share is not one: a low-order point, an encapsulation key out of range, ..."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,6 +51,7 @@ class SessionKeys:
     r2i_mac: bytes
     i2r_auth: bytes
     r2i_auth: bytes
+    transported: bytes = b""
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,8 +120,21 @@ def rekey_transcript(before: bytes, rekey: bytes, reply: bytes) -> bytes:
     return sha256(REKEY + before + rekey + reply).digest()
 
 
-def derive(transcript_hash: bytes, secret: bytes, suite: str) -> SessionKeys:
-    """The keys of one session. `secret` is 64 bytes, from `Offer.finish` or `answer`."""
+def to_transport(suite: str) -> bytes:
+    """Draw the key that the responder sends, where the suite is one of those; else b""."""
+    known = SUITES.get(suite)
+    return token_bytes(known.key_size) if known is not None and known.one_key else b""
+
+
+def derive(
+    transcript_hash: bytes, secret: bytes, suite: str, transported: bytes = b""
+) -> SessionKeys:
+    """The keys of one session. `secret` is 64 bytes, from `Offer.finish` or `answer`.
+
+    `transported`: what the responder sent. Raises KeyExchangeError unless the suite wants just it.
+    """
+    if len(transported) != len(to_transport(suite)):
+        raise KeyExchangeError("a key over TLS that does not fit the suite")
     prk = HKDF.extract(SHA256(), transcript_hash, secret)
 
     def key(label: bytes, length: int) -> bytes:
@@ -125,12 +142,13 @@ def derive(transcript_hash: bytes, secret: bytes, suite: str) -> SessionKeys:
         return HKDFExpand(SHA256(), length, info).derive(prk)
 
     return SessionKeys(
-        i2r_data=key(b"i2r data", KEY_SIZE),
-        r2i_data=key(b"r2i data", KEY_SIZE),
+        i2r_data=transported or key(b"i2r data", KEY_SIZE),
+        r2i_data=transported or key(b"r2i data", KEY_SIZE),
         i2r_mac=_mac(key(b"i2r confirm", HASH_LENGTH), transcript_hash),
         r2i_mac=_mac(key(b"r2i confirm", HASH_LENGTH), transcript_hash),
         i2r_auth=key(b"i2r auth", KEY_SIZE),
         r2i_auth=key(b"r2i auth", KEY_SIZE),
+        transported=transported,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gateway.protocol import keys, messages
 from gateway.protocol.messages import MalformedError, Reject, RekeyReject
+from gateway.protocol.suites import one_sided
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -151,7 +152,8 @@ class Machine:
         return (Send(messages.encode(no)), Failed(code, message))
 
     def _no_suite(self, offered: Sequence[str]) -> Sequence[Event]:
+        ours = ", ".join(self._suites)
+        hint = one_sided([*offered, *self._suites])
         return self._fail(
-            "suite",
-            f"no suite in common: offered {', '.join(offered)}; allowed {', '.join(self._suites)}",
+            "suite", f"no suite in common: offered {', '.join(offered)}; allowed {ours}{hint}"
         )

@@ -43,6 +43,7 @@ MlkemCiphertext = Annotated[
     bytes, msgspec.Meta(min_length=MLKEM_CIPHERTEXT_LENGTH, max_length=MLKEM_CIPHERTEXT_LENGTH)
 ]
 Mac = Annotated[bytes, msgspec.Meta(min_length=MAC_LENGTH, max_length=MAC_LENGTH)]
+TransportedKey = Annotated[bytes, msgspec.Meta(max_length=48)]
 Sealed = Annotated[bytes, msgspec.Meta(max_length=16_384)]
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_LENGTH)]
 Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z-]{1,40}\Z")]
@@ -58,6 +59,12 @@ class Message(
 ):
     """One frame of the control channel."""
 
+    def __repr__(self) -> str:
+        """Everything but bytes, which may be a key: a repr ends up in logs."""
+        fields = msgspec.structs.asdict(self).items()
+        shown = [f"{name}={value!r}" for name, value in fields if not isinstance(value, bytes)]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
 
 class Hello(Message, frozen=True):
     """Initiator: who I am, what I can do, my halves of the key exchange, where my datagrams go."""
@@ -72,8 +79,11 @@ class Hello(Message, frozen=True):
     port: Port
 
 
-class Welcome(Message, frozen=True):
-    """Responder: the version and suite chosen, my halves of the key exchange."""
+class Welcome(Message, frozen=True, omit_defaults=True):
+    """Responder: the version and suite chosen, my halves of the key exchange.
+
+    `transported`: key and IV of the suite `paper`; of any other there is none, and no such field.
+    """
 
     version: Version
     name: Name
@@ -82,6 +92,7 @@ class Welcome(Message, frozen=True):
     mlkem: MlkemCiphertext
     index: Index
     port: Port
+    transported: TransportedKey = b""
 
 
 class Reject(Message, frozen=True):
@@ -91,14 +102,15 @@ class Reject(Message, frozen=True):
     message: Text
 
 
-class Confirm(Message, frozen=True):
+class Confirm(Message, frozen=True, omit_defaults=True):
     """Initiator: proof that I derived the same keys from the same transcript; I can receive.
 
-    `sealed`: a user's `login.Login`; empty from a gateway.
+    `sealed`: a user's `login.Login`; empty from a gateway. `transported`: the welcome's, echoed.
     """
 
     mac: Mac
     sealed: Sealed
+    transported: TransportedKey = b""
 
 
 class Ready(Message, frozen=True):
@@ -151,19 +163,27 @@ class Rekey(Message, frozen=True):
     index: Index
 
 
-class RekeyReply(Message, frozen=True, tag="rekey-reply"):
-    """The other side: its halves. Its data plane holds the new keys and receives on them."""
+class RekeyReply(Message, frozen=True, omit_defaults=True, tag="rekey-reply"):
+    """The other side: its halves. Its data plane holds the new keys and receives on them.
+
+    `transported`: as in a welcome.
+    """
 
     suite: SuiteName
     x25519: X25519Key
     mlkem: MlkemCiphertext
     index: Index
+    transported: TransportedKey = b""
 
 
-class RekeyConfirm(Message, frozen=True, tag="rekey-confirm"):
-    """The side that dialled: proof that I derived the same keys; I receive on them."""
+class RekeyConfirm(Message, frozen=True, omit_defaults=True, tag="rekey-confirm"):
+    """The side that dialled: proof that I derived the same keys; I receive on them.
+
+    `transported`: the reply's, echoed.
+    """
 
     mac: Mac
+    transported: TransportedKey = b""
 
 
 class RekeyReady(Message, frozen=True, tag="rekey-ready"):

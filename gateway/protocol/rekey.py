@@ -67,7 +67,8 @@ class RekeyInitiator(Machine):
         if self.state is not State.INSTALL or self._keys is None:
             raise ValueError("installed() answers Install")
         self.state = State.READY
-        return (Send(messages.encode(RekeyConfirm(mac=self._keys.i2r_mac))),)
+        confirm = RekeyConfirm(mac=self._keys.i2r_mac, transported=self._keys.transported)
+        return (Send(messages.encode(confirm)),)
 
     @property
     def confirmed(self) -> bool:
@@ -87,7 +88,7 @@ class RekeyInitiator(Machine):
             return self._fail("suite", f"suite {reply.suite} was not offered")
         secret = self._offer.finish(reply.x25519, reply.mlkem)
         self._transcript = keys.rekey_transcript(self._before, self._rekey, frame)
-        self._keys = derived = keys.derive(self._transcript, secret, reply.suite)
+        self._keys = derived = keys.derive(self._transcript, secret, reply.suite, reply.transported)
         self.state = State.INSTALL
         return (
             Install(
@@ -134,13 +135,18 @@ class RekeyResponder(Machine):
         if suite is None:
             return self._no_suite(rekey.suites)
         shares = keys.answer(rekey.x25519, rekey.mlkem)
+        transported = keys.to_transport(suite)
         self._reply = messages.encode(
             RekeyReply(
-                suite=suite, x25519=shares.x25519, mlkem=shares.ciphertext, index=self._index
+                suite=suite,
+                x25519=shares.x25519,
+                mlkem=shares.ciphertext,
+                index=self._index,
+                transported=transported,
             )
         )
         self._transcript = keys.rekey_transcript(self._before, frame, self._reply)
-        self._keys = derived = keys.derive(self._transcript, shares.secret, suite)
+        self._keys = derived = keys.derive(self._transcript, shares.secret, suite, transported)
         self.state = State.INSTALL
         return (
             Install(
@@ -156,6 +162,8 @@ class RekeyResponder(Machine):
     def _confirm(self, confirm: RekeyConfirm, _frame: bytes) -> Sequence[Event]:
         if self._keys is None or not keys.same_mac(self._keys.i2r_mac, confirm.mac):
             return self._fail("mac", "the peer did not derive our keys")
+        if not keys.same_mac(self._keys.transported, confirm.transported):
+            return self._fail("mac", "the peer did not echo our key")
         mac = self._keys.r2i_mac
         self._keys = None
         self.state = State.DONE

@@ -93,15 +93,15 @@ def request(arguments: argparse.Namespace) -> Request:
     if arguments.engine not in {None, "netns"}:
         raise LabError(f"--engine: bench runs on netns alone, not on {arguments.engine}")
     quick = arguments.quick
-    seconds = _whole("--seconds", arguments.seconds, 1 if quick else 2, _MOST_SECONDS)
-    rounds = _whole("--rounds", arguments.rounds, 1 if quick else 3, _MOST_ROUNDS)
+    seconds = whole("--seconds", arguments.seconds, 1 if quick else 2, _MOST_SECONDS)
+    rounds = whole("--rounds", arguments.rounds, 1 if quick else 3, _MOST_ROUNDS)
     now = time.strftime("%Y%m%d-%H%M%S")
     default = ("veth",) if quick else tuple(PROFILES)
     return Request(
         name=check_name(f"{arguments.name}-bench", "--name"),
-        only=_known("--only", arguments.bench_only, CONTESTANTS),
-        profiles=_known("--profiles", arguments.bench_profiles, PROFILES) or default,
-        measures=_known("--measures", arguments.bench_measures, MEASURES),
+        only=known("--only", arguments.bench_only, CONTESTANTS),
+        profiles=known("--profiles", arguments.bench_profiles, PROFILES) or default,
+        measures=known("--measures", arguments.bench_measures, MEASURES),
         rounds=rounds,
         seconds=seconds,
         install=arguments.install,
@@ -111,7 +111,7 @@ def request(arguments: argparse.Namespace) -> Request:
     )
 
 
-def _known(option: str, words: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+def known(option: str, words: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
     """Return names in their own order; words may be lists with commas."""
     wanted = [name for word in words for name in word.split(",") if name]
     for name in wanted:
@@ -120,7 +120,8 @@ def _known(option: str, words: Sequence[str], known: Iterable[str]) -> tuple[str
     return tuple(name for name in known if name in wanted)
 
 
-def _whole(option: str, text: str | None, default: int, most: int) -> int:
+def whole(option: str, text: str | None, default: int, most: int) -> int:
+    """Return a whole number from 1 to `most`."""
     if text is None:
         return default
     if not (text.isdecimal() and 1 <= int(text) <= most):

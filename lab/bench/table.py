@@ -37,7 +37,7 @@ def markdown(found: Medians, machine: Mapping[str, Any], rounds: int) -> str:
     note = (
         f"In brackets: as a multiple of {RIVAL}'s. {measured}; {on}, {of}; {machine['time'][:10]}."
     )
-    return "\n".join([*_grid(rows), "", note]) + "\n"
+    return "\n".join([*grid(rows), "", note]) + "\n"
 
 
 def _rows(found: Medians, names: Sequence[str]) -> list[list[str]]:
@@ -71,7 +71,7 @@ def _multiple(ratio: float) -> str:
     return f"{ratio:.{digits}f} {TIMES}"
 
 
-def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
+def grid(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of an aligned Markdown table; the first row is its head."""
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     lines = []

@@ -20,7 +20,15 @@ from gateway.dataplane.loop import Loop, Tuning
 from gateway.dataplane.tun import TunDevice
 from gateway.dataplane.udp import UdpSocket, open_udp
 from tests.packets import TCP, UDP, frame, ipv4, ipv6, udp
-from tests.planes import A_PREFIXES, B_PREFIXES, OF_SUPERPACKETS, SWITCHES, Plane, Switches
+from tests.planes import (
+    A_PREFIXES,
+    B_PREFIXES,
+    OF_SUPERPACKETS,
+    SWITCHES,
+    Plane,
+    Switches,
+    keys_for,
+)
 from tests.superpackets import Superpacket
 
 if TYPE_CHECKING:
@@ -226,6 +234,8 @@ ALL_ON, ALL_OFF = SWITCHES[0], SWITCHES[-1]
 CASES = [
     *((kind, switches, "aes-256-gcm") for kind in (fakes, sockets) for switches in SWITCHES),
     *((kind, ALL_ON, "chacha20-poly1305") for kind in (fakes, sockets)),
+    *((fakes, ALL_ON, suite) for suite in ("aes-256-cbc-hmac-sha256", "null", "paper")),
+    (sockets, ALL_OFF, "aes-256-cbc-hmac-sha256"),
     (processes, ALL_ON, "chacha20-poly1305"),
     (processes, ALL_OFF, "aes-256-gcm"),
 ]
@@ -252,7 +262,7 @@ def test_two_sites(
 
 def carry(a: Site, b: Site, suite: str, *, tun_offload: bool) -> None:
     """All that two sites have to do with each other, from the keys to the end."""
-    a_to_b, b_to_a = os.urandom(32), os.urandom(32)
+    a_to_b, b_to_a = keys_for(suite)
     introduce(
         a,
         b,

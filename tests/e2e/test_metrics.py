@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROW: dict[str, Any] = {
     "name": "gw-b", "state": "established", "control": "up", "data": "silent", "age": 12.5,
     "expires": 587.5, "heard": None, "span": 16, "datagram": 1452, "rtt": 0.0125, "rekeys": 7,
-    "moves": 2, "drops": {"replay": 3}, "certificate_expires": 86_400,
+    "insecure": True, "moves": 2, "drops": {"replay": 3}, "certificate_expires": 86_400,
     "rx_packets": 11, "rx_bytes": 12, "rx_records": 13, "rx_datagrams": 14, "lost": 15,
     "tx_packets": 21, "tx_bytes": 22, "tx_records": 23, "tx_datagrams": 24, "unsent": 25,
 }  # fmt: skip
@@ -102,6 +102,7 @@ def test_each_figure_has_its_metric() -> None:
             "datagram_size_bytes": 1452, "ping_rtt_seconds": 0.0125, "rekeys_total": 7,
             "endpoint_moves_total": 2, "control_up": 1, "data_up": 0,
             "certificate_expires_seconds": 86_400,
+            "insecure": 1,
         }  # fmt: skip
         assert found["twosite_certificate_expires_seconds",] == 864_000
         assert found["twosite_drops_total", "gw-b", "replay"] == 3

@@ -1,4 +1,4 @@
-"""300,000 datagrams that nobody of ours sent: none raises, each is counted, memory is bounded."""
+"""320,000 datagrams that nobody of ours sent: none raises, each is counted, memory is bounded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.protocol.drops import Drop
 from tests.packets import frame, ipv4, udp
 from tests.planes import B_INDEX, Forger, Plane, Switches, meet, meet_hostile, on_the_way, session
 
-TOTAL: Final = 100_000  # in each of three ways
+TOTAL: Final = 100_000  # in each of three ways, and a fifth of it in two more
 SMALL = frame(ipv4("10.10.10.3", "10.10.9.3", udp(b"hello")))
 BIG = frame(ipv4("10.10.10.3", "10.10.9.3", bytes(1480)))
 HUGE = frame(ipv4("10.10.10.3", "10.10.9.3", bytes(30000)))
@@ -77,9 +77,15 @@ def series(draw: random.Random, records: list[list[bytes]]) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("suite", "gro"), [("aes-256-gcm", True), ("aes-256-gcm", False), ("chacha20-poly1305", True)]
+    ("suite", "gro", "total"),
+    [
+        ("aes-256-gcm", True, TOTAL),
+        ("aes-256-gcm", False, TOTAL),
+        ("chacha20-poly1305", True, TOTAL),
+        ("aes-256-cbc-hmac-sha256", True, TOTAL // 5),
+    ],
 )
-def test_no_datagram_raises_and_every_one_is_counted(suite: str, gro: bool) -> None:
+def test_no_datagram_raises_and_every_one_is_counted(suite: str, gro: bool, total: int) -> None:
     draw = random.Random(20261122)
     a, b = meet(suite, switches=Switches(gro=gro))
     genuine = genuine_datagrams(a, b)
@@ -89,7 +95,7 @@ def test_no_datagram_raises_and_every_one_is_counted(suite: str, gro: bool) -> N
     opened_before = b.peer().rx_records
     came = peak_before = 0
     tracemalloc.start()
-    while came < TOTAL:
+    while came < total:
         if draw.random() < 0.1:
             arriving = series(draw, records)
         else:
@@ -103,7 +109,7 @@ def test_no_datagram_raises_and_every_one_is_counted(suite: str, gro: bool) -> N
         b.work()
         b.now += draw.choice((0, 0, 0.0001, 0.01))
         assert b.inbound._reassembly.memory <= reassembly.MEMORY
-        if came > TOTAL // 10 and not peak_before:
+        if came > total // 10 and not peak_before:
             peak_before = tracemalloc.get_traced_memory()[0]
     grown = tracemalloc.get_traced_memory()[0] - peak_before
     tracemalloc.stop()
@@ -128,6 +134,27 @@ def test_no_datagram_raises_and_every_one_is_counted(suite: str, gro: bool) -> N
     a.work()
     b.work()
     assert b.tun.written == [SMALL, BIG, HUGE]
+
+
+@pytest.mark.parametrize("suite", ["null", "paper"])
+def test_without_a_seal_or_a_window_nothing_raises_either(suite: str) -> None:
+    """With `null` strangers are as the peer itself, with `paper` the header is theirs to choose."""
+    draw = random.Random(5)
+    a, b = meet(suite)
+    genuine = genuine_datagrams(a, b)
+    for _ in range(TOTAL // 50):
+        arriving = [
+            draw.choice(MUTATIONS)(draw, draw.choice(genuine)) for _ in range(draw.randint(1, 9))
+        ]
+        b.udp.arrived += [(datagram, a.endpoint) for datagram in arriving]
+        b.work()
+        b.now += draw.choice((0, 0, 0.0001, 0.01))
+        assert b.inbound._reassembly.memory <= reassembly.MEMORY
+    for written in b.tun.written:
+        source = written[22:25] if written[10] >> 4 == 4 else written[18:26]
+        assert source in {bytes([10, 10, 10]), bytes.fromhex("fd00000a00000000")}
+    assert b.tun.written, "positive control: some of them are delivered"
+    assert session(b).endpoint == a.endpoint
 
 
 def test_a_peer_with_the_keys_cannot_make_it_raise_either() -> None:

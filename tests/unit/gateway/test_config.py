@@ -109,6 +109,16 @@ MISTAKES = [
     ("203.0.113.2:55555", "203.0.113.299", "peers.gw-a.connect: '203.0.113.299' is neither"),
     ("203.0.113.2:55555", "2001:db8::1", "peers.gw-a.connect: '2001:db8::1' is no address"),
     ("203.0.113.2:55555", "[2001:db8::1]:5", "peers.gw-a.connect: is IPv6, but listen.address"),
+    (
+        "[peers.gw-a]",
+        '[peers.gw-a]\nsuites = ["aes-256-gcm", "paper"]',
+        "peers.gw-a.suites[1]: 'paper' is insecure; leave it out, or write allow_insecure = true",
+    ),
+    (
+        "[peers.gw-a]",
+        '[users]\npool = ["10.0.8.0/24"]\nsuites = ["null"]\n[peers.gw-a]',
+        "users.suites[0]: 'null' is insecure",
+    ),
     ("[peers.gw-a]", '[peers.gw-a]\nsuites = ["rot13"]', "peers.gw-a.suites[0]: unknown suite"),
     (
         "[peers.gw-a]",
@@ -131,6 +141,16 @@ def test_a_mistake_is_one_line(folder: Path, good: str, bad: str, message: str) 
     assert line.startswith(f"{folder}/gateway.toml: ")
     assert message in line
     assert "\n" not in line
+
+
+def test_insecure_suites_by_a_peer_s_own_word(folder: Path) -> None:
+    weak = '[peers.gw-a]\nsuites = ["null", "paper"]\nallow_insecure = true'
+    assert load(folder, GOOD.replace("[peers.gw-a]", weak)).peers["gw-a"].suites == (
+        "null",
+        "paper",
+    )
+    allowed = load(folder, GOOD.replace("[peers.gw-a]", "[peers.gw-a]\nallow_insecure = true"))
+    assert allowed.peers["gw-a"].suites == ("aes-256-gcm", "chacha20-poly1305")
 
 
 def test_a_prefix_of_two_peers_names_both(folder: Path) -> None:

@@ -62,6 +62,18 @@ def test_columns_of_a_newer_gateway(capsys: pytest.CaptureFixture[str]) -> None:
     assert "-       -        -  123456" in new
 
 
+def test_every_line_of_an_insecure_peer_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    weak = {"insecure": True, "suite": "null"}
+    peers = [PEER | weak | {"error": "no new keys"}, NEW | {"insecure": False, "drops": {"x": 1}}]
+    status.show(
+        {"name": "gw-x", "ready": True, "uptime": 61, "listen": "[::]:55555", "peers": peers,
+         "tun": {"name": "tun0", "addresses": []}, "drops": {}}
+    )  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert ["INSECURE" in line for line in lines if "gw-a" in line] == [True] * 3
+    assert ["INSECURE" in line for line in lines if "gw-b" in line] == [False] * 3
+
+
 def test_fifty_users_are_fifty_short_lines(capsys: pytest.CaptureFixture[str]) -> None:
     users = [
         PEER | {

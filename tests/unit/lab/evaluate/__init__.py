@@ -1,0 +1,1 @@
+"""`lab evaluate`: what needs no lab."""
