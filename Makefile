@@ -24,7 +24,7 @@ STAMP := .venv/.stamp
 LAB := $(BIN)/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab-up lab-down lab-status ping-test users-test soak evaluate bench doctor test test-unit lint format clean
+.PHONY: help setup lab-up lab-down lab-status ping-test users-test attack soak evaluate bench doctor test test-unit lint format clean
 
 help: ## list the targets
 	@echo "targets (ENGINE=$(or $(ENGINE),auto) LAB_NAME=$(LAB_NAME)):"
@@ -50,6 +50,9 @@ ping-test: $(STAMP) ## bring the lab up if it is not, and prove what it protects
 
 users-test: $(STAMP) ## the same for users: what they may, and what they may not
 	@$(LAB) users-test $(ARGS)
+
+attack: $(STAMP) ## try to break the tunnel, in weak modes and real ones: ARGS=--quick for less
+	@$(LAB) attack $(ARGS)
 
 soak: $(STAMP) ## 30 minutes of traffic and rekeys on a bad path: ARGS="--minutes 3" for less
 	@$(LAB) soak $(ARGS)

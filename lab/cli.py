@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from lab import __version__, commands
+from lab.attacks import request as attack
 from lab.bench import request as bench
 from lab.commands import Options
 from lab.engines import NAMES
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _EPILOG: Final = """\
 every option is an environment variable too:
   ENGINE, LAB_NAME, LAB_FILE, LAB_SITES, LAB_WITH, LAB_WITHOUT, LAB_FORMAT, LAB_TIMEOUT, LAB_JUNIT,
-  LAB_ONLY, LAB_BETWEEN, and for bench
+  LAB_ONLY, LAB_BETWEEN, LAB_ATTACK_SUITE, and for bench
   LAB_BENCH_ONLY, _PROFILES, _MEASURES, _ROUNDS, _SECONDS, _OUTPUT, _README;
   for evaluate LAB_EVALUATE_ONLY, _ROUNDS, _SECONDS, _OUTPUT;
   for soak LAB_SOAK_MINUTES, _REKEY_EVERY, _SEED
@@ -113,6 +114,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         only=getattr(arguments, "only", None),
         between=_names(arguments, "between", "LAB_BETWEEN"),
         checks=tuple(getattr(arguments, "checks", ())),
+        attack=attack.request(arguments) if arguments.command is commands.attack else None,
         bench=bench.request(arguments) if measured else None,
         evaluate=evaluate.request(arguments) if arguments.command is commands.evaluate else None,
         soak=soak.request(arguments) if arguments.command is commands.soak else None,
@@ -217,6 +219,8 @@ def _parser() -> argparse.ArgumentParser:
     people = add("users-test", commands.users_test, "prove what users may, and what they may not")
     people.add_argument("--junit", default=_setting("LAB_JUNIT"), metavar="FILE", help="for CI")
     people.add_argument("checks", nargs="*", metavar="NAME", help="checks by name (default: all)")
+    breaks = add("attack", commands.attack, "try to break the tunnel, in weak modes and real ones")
+    attack.add_options(breaks, _setting)
     speed = add("bench", commands.bench, "measure the gateway side by side with its peers")
     bench.add_options(speed, _setting)
     cost = add("evaluate", commands.evaluate, "measure what encryption costs, as the report did")

@@ -27,6 +27,7 @@ from lab.topology import load
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from lab.attacks.request import Request as AttackRequest
     from lab.bench.request import Request
     from lab.bringup import Tunnel
     from lab.engines.base import Engine, Event
@@ -57,6 +58,7 @@ class Options:
     only: str | None = None
     between: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
+    attack: AttackRequest | None = None
     bench: Request | None = None
     evaluate: EvaluateRequest | None = None
     soak: SoakRequest | None = None
@@ -225,6 +227,23 @@ def users_test(options: Options) -> int:
         results = command.run(engine, checks)
     return pingtest.show(
         engine, results, as_json=options.json, junit=options.junit, command="users-test"
+    )
+
+
+def attack(options: Options) -> int:
+    """Bring the lab up if it is not, and attack it."""
+    from lab import pingtest  # noqa: PLC0415 - brings all checks
+    from lab.attacks import command  # noqa: PLC0415 - rarely needed
+
+    if options.attack is None:
+        raise LabError("attack: no request; call it by the command line")
+    command.wanted(options.attack)  # a slip costs no minute
+    engine = open_lab(options)
+    raise_lab(engine, options)
+    with watching(engine):
+        results = command.attack(engine, options.attack)
+    return pingtest.show(
+        engine, results, as_json=options.json, junit=options.junit, command="attack"
     )
 
 

@@ -7,8 +7,10 @@ offloads. What it does to a packet is a *fault*, a small pure function; which fa
 *weather*, and that changes while packets pass. Everything random comes from one seed.
 
 faults.py      (packet, now, rng) -> [(when, packet)]
+recording.py   one fault more: keep what passes, or take it; and the orders to inject
 departures.py  what was held, until its time has come
 device.py      the TUN, and the rules that lead packets into it
 __main__.py    the program: JSON lines in and out, standard library only
 adversary.py   the controller's end of it
+datagrams.py   the tunnel's datagrams, taken apart and changed
 """

@@ -2,10 +2,12 @@
 
     python -m lab.mitm [--seed N] [--channels udp,tcp] [--port 55555] [--interfaces wan0,wan1]
 
-Lines in: weather, as {"loss": 0.02, "pause": 1.5}; it holds until the next one ({}: calm).
-Lines out: {"ready": true}, then for each line the weather that holds, or {"error": ...}; the last
-one has the counters: seen, sent, lost, duplicated, reordered, delayed, paused; refused (the kernel
-did not take it), overflowed (more than we hold), overrun (more than we read). Ends with its input.
+Lines in: weather, as {"loss": 0.02, "pause": 1.5}; it holds until the next one ({}: calm). Or an
+order to record or to inject, as `recording.py` has them.
+Lines out: {"ready": true}, then for each line the weather that holds, {"packets": [HEX, ...]}
+(`taken`), {"done": "watch"}, or {"error": ...}; the last one has the counters: seen, sent, lost,
+duplicated, reordered, delayed, paused, recorded, injected; refused (the kernel did not take it),
+overflowed (more than we hold), overrun (more than we read). Ends with its input.
 """
 
 from __future__ import annotations
@@ -20,12 +22,16 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lab.mitm import device
 from lab.mitm.departures import Departures
 from lab.mitm.faults import Path, Weather
+from lab.mitm.recording import Recording, packets
 from lab.probes.lines import Ended, say
+
+if TYPE_CHECKING:
+    from lab.mitm.faults import Fault
 
 _BATCH: Final = 64  # packets between two looks at the clock and the queue
 _LONGEST: Final = 2048  # bytes; the device has MTU 1,500
@@ -67,8 +73,10 @@ class Program:
         self._path = Path(rng)
         self._held = Departures()
         self._weather = Weather()
+        self._faults: dict[str, Fault] = {}
+        self._recording: Recording | None = None
         self._input = b""
-        self.seen = self.sent = self.refused = 0
+        self.seen = self.sent = self.refused = self.recorded = self.injected = 0
 
     def run(self) -> None:
         """Work until standard input ends."""
@@ -93,6 +101,8 @@ class Program:
             seen=self.seen,
             sent=self.sent,
             **(counts | self._path.counts),
+            recorded=self.recorded,
+            injected=self.injected,
             refused=self.refused,
             overflowed=self._held.overflowed,
             overrun=device.overruns(),
@@ -147,15 +157,44 @@ class Program:
         return bool(data)
 
     def _change(self, line: bytes) -> None:
-        """Let other weather begin."""
+        """Follow an order, or let other weather begin."""
         try:
             given: Any = json.loads(line)
-            self._weather = Weather.parse(given)
+            if isinstance(given, dict) and "order" in given:
+                said = self._follow(given)
+            else:
+                said = self._turn(Weather.parse(given))
         except (ValueError, RecursionError) as error:
-            say(error=str(error))
-            return
-        self._path.set(self._weather.faults(time.monotonic()))
-        say(**asdict(self._weather))
+            said = {"error": str(error)}
+        say(**said)
+
+    def _turn(self, weather: Weather) -> dict[str, Any]:
+        self._weather, self._faults = weather, weather.faults(time.monotonic())
+        self._line_up()
+        return asdict(weather)
+
+    def _follow(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Do what `recording.py` has words for. Raises ValueError."""
+        order = given["order"]
+        if order in {"watch", "catch", "free"}:
+            self._recording = None if order == "free" else Recording.parse(given)
+            self._line_up()
+        elif order == "taken":
+            kept = self._recording.taken() if self._recording else []
+            self.recorded += len(kept)
+            return {"packets": [packet.hex() for packet in kept]}
+        elif order == "inject":
+            for packet in packets(given.get("packets")):
+                self.injected += 1
+                self._write(packet)
+        else:
+            raise ValueError(f"no order is called {order!r}")
+        return {"done": order}
+
+    def _line_up(self) -> None:
+        """Let what is recorded be recorded before the weather comes over it."""
+        row = dict(self._faults)
+        self._path.set({"caught": self._recording.fault, **row} if self._recording else row)
 
 
 def _end(_number: int, _frame: object) -> None:

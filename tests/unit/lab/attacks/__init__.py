@@ -1,0 +1,1 @@
+"""What the adversary does to packets, and when it lets them go."""
