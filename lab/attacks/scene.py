@@ -38,8 +38,8 @@ _LETTER: Final = 64  # bytes: a marker, and zeros
 _LEAST: Final = 140
 """Bytes of a packet that carries a letter. An empty record has 108 at most: 20 of IP, 8 of UDP, 16
 of header, 64 of `aes-256-cbc-hmac-sha256`; a letter has 28 + 16 + 12 + 28 + 64 + 16."""
-_WAY: Final = 2.0  # s for a letter; a thousandth of it on an idle machine
-_GONE: Final = 1.5  # s after which a letter does not come any more
+_WAY: Final = 5.0  # s for a letter; a thousandth of it on an idle machine
+_GONE: Final = 3.0  # s after which a letter does not come any more
 _COUNTED: Final = 3.0  # s for drops to be told: fragments that lack some wait for one
 _POLL: Final = 0.02  # s
 

@@ -25,7 +25,7 @@ NUMBER: Final = 8
 CLAIM: Final = "a peer can send from addresses behind it, and from no others"
 SUITES: Final = tuple(TAGS)
 CASES: Final[Cases] = {"from the near site": NOWHERE, "from the Internet": NOWHERE}
-_WAY: Final = 2.0  # s, as for every letter
+_WAY: Final = 5.0  # s, as for every letter
 _NOBODY: Final = 99  # of a site's addresses: no node has it
 _INTERNET: Final = "198.51.100.77"  # TEST-NET-2 (RFC 5737), behind no peer
 

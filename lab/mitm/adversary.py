@@ -47,7 +47,7 @@ class Adversary:
         """Let all pass again, and copy nothing."""
         self._ask({"order": "free"})
 
-    def taken(self, count: int, timeout: float = 2.0) -> list[Datagram]:
+    def taken(self, count: int, timeout: float = 5.0) -> list[Datagram]:
         """Return what was watched or caught since the last time, once it is so many at least.
 
         EngineError where it is fewer after `timeout` s.

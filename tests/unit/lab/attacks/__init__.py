@@ -1,1 +1,1 @@
-"""What the adversary does to packets, and when it lets them go."""
+"""What an attack may say, and how it is judged."""
