@@ -31,12 +31,12 @@ def run(scene: Scene, notes: Notes) -> None:
         for payload, (datagram, *_) in letters
         if (at := datagram.payload.find(payload[:MARKER])) >= 0
     ]
-    said = f"marker {read[0][0].hex()} at byte {read[0][1]} of its datagram" if read else "nothing"
+    said = f"{read[0][0].hex()} at byte {read[0][1]} of its datagram" if read else "only noise"
     notes.case(
         "the marker is read",
         broke=bool(read),
         tried=f"looked for {len(letters)} random markers in the datagrams that carried them",
-        saw=f"found {len(read)}, {said}",
+        saw=f"found {len(read)}: {said}",
     )
     notes.control(
         all(scene.arrived(payload) == 1 for payload, _ in letters),

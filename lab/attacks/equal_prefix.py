@@ -1,7 +1,7 @@
 """See that the same was said twice.
 
 Set-up   the adversary copies each datagram from the near gateway.
-Act      the near host sends the same letter twice.
+Act      the near host sends the same packet twice.
 Proof    the two records have no block of 16 bytes in common at their beginning.
 Control  with `paper`, whose IV is always the same, equal blocks stay equal: all of them up to the
          first byte that differs. With `null` they are equal because nothing is changed at all.
@@ -30,7 +30,7 @@ def run(scene: Scene, notes: Notes) -> None:
     notes.case(
         "the repetition is seen",
         broke=same > 0,
-        tried="compared the records of two equal letters",
+        tried="compared the records of two equal packets",
         saw=f"the first {same} of {len(first.datagram.body) // BLOCK} blocks are equal, "
         f"{first.datagram.body[:BLOCK].hex()} and {second.datagram.body[:BLOCK].hex()}",
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from lab.attacks.verdict import times
 from lab.mitm.datagrams import TAGS, flood
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def run(scene: Scene, notes: Notes) -> None:
         "the window moves",
         broke=arrived == 0,
         tried=tried,
-        saw=f"the record that was held before them arrived {arrived} times after them",
+        saw=f"the record that was held before them arrived {times(arrived)} after them",
         drops=scene.dropped(scene.stage.far, len(forged)),
     )
     notes.case(

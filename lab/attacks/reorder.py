@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from lab.attacks.scene import ELSEWHERE
-from lab.attacks.verdict import NOWHERE
+from lab.attacks.verdict import NOWHERE, times
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def run(scene: Scene, notes: Notes) -> None:
         "a record from beyond the window is taken",
         broke=arrived > 0,
         tried=f"let a record go that is {late} records old",
-        saw=f"it arrived {arrived} times",
+        saw=f"it arrived {times(arrived)}",
         drops=scene.dropped(scene.stage.far, 1 - arrived),
     )
     notes.control(passes, "the record after that arrived")

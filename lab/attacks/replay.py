@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from lab.attacks.scene import MARKER
 from lab.mitm.datagrams import TAGS
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def _again(  # noqa: PLR0917 - what, of what, when
     saw = f"{scene.far_host.name} got it {more} times more"
     if more:
         came, sender = scene.far_post.arrivals(letter.payload)[-1]
-        saw += f": from {sender} to {scene.address(scene.far_host)}, {came.hex()}"
+        saw += f": from {sender} to {scene.address(scene.far_host)}, {came[:MARKER].hex()}"
+        saw += f" and {len(came) - MARKER} bytes more"
     if not passes:
         saw += "; and what was sent after that did not arrive"
     notes.case(

@@ -49,11 +49,15 @@ def run(scene: Scene, notes: Notes) -> None:
             for letter in letters
             if scene.arrived(letter.payload) or scene.altered(letter.payload)
         ]
-        changed = [one for letter in came for one in scene.altered(letter.payload)]
+        changed = [
+            difference(letter.payload, one)
+            for letter in came
+            for one in scene.altered(letter.payload)
+        ]
         drops = scene.dropped(scene.stage.far, len(letters) - len(came))
         saw = f"{len(came)} of {len(letters)} reached the far host"
         if changed:
-            saw += f", changed: it read {changed[0].hex()}"
+            saw += f", changed: {changed[0]}"
         notes.case(
             field,
             broke=bool(came) or not passes,
@@ -69,3 +73,11 @@ def run(scene: Scene, notes: Notes) -> None:
         passes and whole == len(held) > 0,
         f"let go unchanged after that, {whole} of the {len(held)} that were dropped arrived",
     )
+
+
+def difference(sent: bytes, came: bytes) -> str:
+    """Say what is different about a letter that arrived."""
+    if len(sent) != len(came):
+        return f"{len(came)} bytes instead of {len(sent)}"
+    at = next(at for at, (one, other) in enumerate(zip(sent, came, strict=True)) if one != other)
+    return f"its byte {at} was sent as {sent[at]:02x} and came as {came[at]:02x}"

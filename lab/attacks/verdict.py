@@ -109,6 +109,11 @@ def told(drops: Mapping[str, Mapping[str, int]]) -> str:
     return "; ".join(said)
 
 
+def times(count: int) -> str:
+    """Say how often."""
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
 def drops_of(status: Mapping[str, object] | None) -> Counter[str]:
     """Add up what a gateway's status says that it dropped, from peers and from nobody known."""
     found: Counter[str] = Counter()

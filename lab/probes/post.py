@@ -2,7 +2,7 @@
 
     python -m lab.probes.post PORT
 
-Lines in: to, payload (HEX); perhaps from (another source address than ours, by a raw socket), port
+Lines in: to, payload (HEX); perhaps from (a source address, ours or not, by a raw socket), port
 (another one than ours), and count and every (so many, so many s apart; none of them is told of).
 Lines out: {"ready": true}; {"sent": N} for each line in; for each datagram that came to PORT, came
 (its payload in HEX) and from (an address). They have no UDP checksum (SO_NO_CHECK): whoever changes
@@ -28,6 +28,7 @@ from lab.probes.lines import Ended, say
 _SO_NO_CHECK: Final = 11  # asm-generic/socket.h
 _UDP: Final = struct.Struct("!HHHH")  # RFC 768
 _IP: Final = struct.Struct("!BBHHHBBH4s4s")  # RFC 791, 3.1; the kernel fills in length and checksum
+_ID: Final = 0x7E57  # never fragmented, so any will do: the same for all, 0 would be replaced
 
 
 class Post:
@@ -74,7 +75,7 @@ class Post:
 
     def _spoof(self, source: str, target: str, port: int, payload: bytes) -> None:
         ends = IPv4Address(source).packed, IPv4Address(target).packed
-        head = _IP.pack(0x45, 0, 0, 0, 0x4000, 64, socket.IPPROTO_UDP, 0, *ends)
+        head = _IP.pack(0x45, 0, 0, _ID, 0x4000, 64, socket.IPPROTO_UDP, 0, *ends)
         udp = _UDP.pack(self._port, port, _UDP.size + len(payload), 0)
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
             raw.sendto(head + udp + payload, (target, 0))
