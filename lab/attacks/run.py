@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
@@ -68,7 +69,8 @@ def _turn(attack: Attack, scene: Scene, notes: Notes) -> None:
         attack.run(scene, notes)
     except LabError as error:
         notes.fault(str(error))
-        scene.rekey()
+        with suppress(LabError):  # what comes next sees for itself
+            scene.rekey()
     notes.end()
     notes.seconds += time.monotonic() - start
 

@@ -48,6 +48,9 @@ WALLS = {
     "gateway/direct/ticket.py": {"socket", "asyncio", "time", "os", "secrets", "gateway.config"},
     "gateway": {"lab", "scapy", "docker"},
     "lab": {"gateway"},
+    "lab/mitm/datagrams.py": {"socket", "os", "time", "subprocess", "scapy", "lab"},
+    "lab/mitm/recording.py": {"socket", "os", "time", "subprocess"},
+    "lab/attacks/verdict.py": {"socket", "os", "time", "subprocess", "lab.mitm", "lab.probes"},
 }  # fmt: skip
 
 
