@@ -59,11 +59,18 @@ class Notes:
         saw: str,
         drops: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
-        """Judge a case. `drops`: what the gateways counted meanwhile, by gateway and reason."""
+        """Judge a case. `drops`: what the gateways counted meanwhile, by gateway and reason.
+
+        What holds because nothing came holds no water: where drops are given, there must be some.
+        """
         self._open.discard(name)
         expected, seen = outcome(self.suite in self.cases[name]), outcome(broke)
-        ok = expected is seen
+        dropped = sum(sum(reasons.values()) for reasons in (drops or {}).values())
+        idle = not broke and drops is not None and not dropped
+        ok = expected is seen and not idle
         verdict = f"{seen.upper()}, as it should" if ok else f"{seen.upper()}, but should not"
+        if idle:
+            verdict = f"{seen.upper()}, but no gateway counted a drop"
         text = f"{self.mode}: {name}: {verdict}: {tried}; {saw}"
         if drops is not None:
             text += f"; {told(drops)}"

@@ -17,7 +17,9 @@ CASES = {"it lands": frozenset({"paper"})}
 def judged(suite: str, *, broke: bool, control: bool = True) -> Notes:
     notes = Notes(CASES)
     notes.begin(suite)
-    notes.case("it lands", broke=broke, tried="tried it", saw="saw it", drops={"gw-b": {}})
+    notes.case(
+        "it lands", broke=broke, tried="tried it", saw="saw it", drops={"gw-b": {"forged": 1}}
+    )
     if control:
         notes.control(True, "all else arrived")
     notes.end()
@@ -45,7 +47,7 @@ def test_a_success_where_one_is_expected_is_a_control() -> None:
     assert findings.details == []
     assert control.ok
     assert control.text == (
-        "paper INSECURE: it lands: BREAKS, as it should: tried it; saw it; gw-b dropped nothing"
+        "paper INSECURE: it lands: BREAKS, as it should: tried it; saw it; gw-b dropped forged 1"
     )
     assert control.figures["verdict"] == control.figures["expected"] == "breaks"
 
@@ -54,6 +56,16 @@ def test_a_strong_suite_that_breaks_says_so() -> None:
     (detail,) = judged("aes-256-gcm", broke=True).findings.details
     assert not detail.ok
     assert "aes-256-gcm: it lands: BREAKS, but should not" in detail.text
+
+
+def test_what_nobody_dropped_did_not_arrive_at_all() -> None:
+    """Then the attack never reached the gateway, and its failure says nothing."""
+    notes = Notes(CASES)
+    notes.begin("aes-256-gcm")
+    notes.case("it lands", broke=False, tried="tried", saw="saw", drops={"gw-b": {}})
+    (detail,) = notes.findings.details
+    assert not detail.ok
+    assert "it lands: HOLDS, but no gateway counted a drop: tried" in detail.text
 
 
 def test_without_a_control_nothing_is_proved() -> None:
