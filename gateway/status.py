@@ -67,7 +67,7 @@ def _gateways(console: Console, peers: list[dict[str, Any]]) -> None:
 def _users(console: Console, devices: list[dict[str, Any]]) -> None:
     """One short line a device: there may be many."""
     people = len({device["user"] for device in devices})
-    console.print(f"\nusers: {people} with {len(devices)} devices" if people else "\nusers: none")
+    console.print(f"\nusers: {people}, devices: {len(devices)}" if people else "\nusers: none")
     if not devices:
         return
     table = Table(box=None, pad_edge=False)

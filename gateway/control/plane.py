@@ -81,6 +81,7 @@ class ControlPlane:
         self._leash = leash
         self._started = self._counted_at = time.monotonic()
         self._stopping = asyncio.Event()
+        self._first_data_plane = asyncio.Event()
         self._clean = False
         self._renewed = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -153,7 +154,7 @@ class ControlPlane:
         self._background(self._say_ready())
         self._background(self._certificates.run())
         if listening is not None:
-            self._background(self._server.run(listening))
+            self._background(self._receive(listening))
         for peer in tuple(self._peers.all.values()):
             self._dialling.start(peer)
         self._warn_about_our_name()
@@ -168,6 +169,11 @@ class ControlPlane:
             await self._stop()
             return 0
         return link.START_ANEW if self._renewed else 0
+
+    async def _receive(self, listening: socket.socket) -> None:
+        """Serve callers from the first data plane on; the kernel keeps who comes before it."""
+        await self._first_data_plane.wait()
+        await self._server.run(listening)
 
     def _warn_about_our_name(self) -> None:
         if self._client is not None:
@@ -242,6 +248,7 @@ class ControlPlane:
             log.error("not ready: %s", error)
             return
         self._dataplane.in_service = True
+        self._first_data_plane.set()
         self._counted_at = time.monotonic()
         link.say_ready(self._leash)
         self._events.emit(Kind.DATA_PLANE, f"data plane ready, pid {pid}", pid=pid)

@@ -99,8 +99,8 @@ def _add_users(file: Path, count: int) -> None:
 
 
 @contextmanager
-def logging_in(site: Hub, count: int) -> Iterator[Swarm]:
-    """All of them, from the moment they begin; `setup` is known when all are in."""
+def waiting(site: Hub, count: int) -> Iterator[Swarm]:
+    """All of them before the door; the first `ask` lets them begin, and says when all are in."""
     crowd = Swarm(site.around, site.folder, "192.0.2.1", count, program=__name__)
     try:
         yield crowd
@@ -108,11 +108,21 @@ def logging_in(site: Hub, count: int) -> Iterator[Swarm]:
         crowd.leave()
 
 
+@contextmanager
+def logging_in(site: Hub, count: int) -> Iterator[Swarm]:
+    """All of them, logged in; `setup` says how."""
+    with waiting(site, count) as crowd:
+        crowd.setup = crowd.ask()
+        yield crowd
+
+
 async def _run(folder: Path, hub: str, count: int) -> None:
     authority = Authority.load(folder / "ca.crt", datetime.now(UTC))
     users = [
         User(number, name_of(number), Identity.nobody(), hub, authority) for number in range(count)
     ]
+    swarm.say(users=count)
+    sys.stdin.readline()
     started = time.monotonic()
     times: list[float] = []
 

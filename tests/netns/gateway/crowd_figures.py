@@ -12,20 +12,20 @@ import re
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Final
 
-from tests.netns.gateway.crowd import crowd_at, logging_in
+from tests.netns.gateway.crowd import crowd_at, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.netns.gateway.hub import Hub
 
-ALONE: Final = 6.0  # seconds
-EACH: Final = 0.01  # seconds between pings
+ALONE: Final = 4.0  # seconds
+EACH: Final = 0.005  # seconds between pings
 
 
 @contextmanager
@@ -55,14 +55,13 @@ def measure(site: Hub, users: int) -> tuple[float, list[float], list[float]]:
     """Seconds until all are in; round trips alone, and meanwhile, in milliseconds."""
     with round_trips(site) as alone:
         time.sleep(ALONE)
-    with ExitStack() as stay:
+    with waiting(site, users) as crowd:
         with round_trips(site) as beside:
-            crowd = stay.enter_context(logging_in(site, users))
-        assert len(set(crowd.setup["addresses"])) == users
+            all_in = crowd.ask()
+        assert len(set(all_in["addresses"])) == users
         site.wait_for(users + 1)
-        seconds = crowd.setup["seconds"]
     site.wait_for(1)
-    return seconds, alone, beside
+    return all_in["seconds"], alone, beside
 
 
 def main() -> None:
@@ -77,12 +76,12 @@ def main() -> None:
         site.wait_for(1)
         rounds = [measure(site, given.users) for _ in range(given.rounds)]
         print("logins:", site.hub.status()["users"]["logins"])
-    for seconds, alone, beside in rounds:
-        print(
-            f"all {given.users} in after {seconds:.1f} s; RTT alone median {median(alone):.2f} ms,"
-            f" p99 {p99(alone):.2f} ms; meanwhile {median(beside):.2f} ms, {p99(beside):.2f} ms"
-            f" ({len(beside)} pings): {p99(beside) / p99(alone):.2f} times"
-        )
+    every = [one for _, alone, _ in rounds for one in alone]
+    meanwhile = [one for _, _, beside in rounds for one in beside]
+    print(f"all {given.users} in after {', '.join(f'{seconds:.1f}' for seconds, *_ in rounds)} s")
+    for what, found in (("alone", every), ("meanwhile", meanwhile)):
+        print(f"RTT {what}: median {median(found):.2f} ms, p99 {p99(found):.2f} ms, {len(found)}")
+    print(f"p99: {p99(meanwhile) / p99(every):.2f} times")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def test_fifty_users_are_fifty_short_lines(capsys: pytest.CaptureFixture[str]) -
     )  # fmt: skip
     _, _, gateway, _, count, titles, *lines = capsys.readouterr().out.splitlines()
     assert gateway.startswith("gw-a ")
-    assert count == "users: 50 with 50 devices"
+    assert count == "users: 50, devices: 50"
     assert titles.split()[:5] == ["user@device", "state", "control", "addresses", "groups"]
     shown = [line.split() for line in lines[:50]]
     assert [line[0] for line in shown] == [f"user-{number:02}@laptop" for number in range(50)]
