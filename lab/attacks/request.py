@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from lab.bench.request import known
 from lab.mitm.datagrams import TAGS
+from lab.options import known
 
 if TYPE_CHECKING:
     import argparse

@@ -12,10 +12,11 @@ from lab.bench.contestants import CONTESTANTS
 from lab.bench.measures import MEASURES
 from lab.bench.profiles import PROFILES
 from lab.errors import LabError
+from lab.options import known, whole
 from lab.topology import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from lab.bench.contestants import Contestant
     from lab.bench.measures import Measure
@@ -109,21 +110,3 @@ def request(arguments: argparse.Namespace) -> Request:
         readme=Path(arguments.readme) if arguments.readme else None,
         json=arguments.format == "json",
     )
-
-
-def known(option: str, words: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
-    """Return names in their own order; words may be lists with commas."""
-    wanted = [name for word in words for name in word.split(",") if name]
-    for name in wanted:
-        if name not in known:
-            raise LabError(f"{option}: {name!r} is not known; one of {', '.join(known)}")
-    return tuple(name for name in known if name in wanted)
-
-
-def whole(option: str, text: str | None, default: int, most: int) -> int:
-    """Return a whole number from 1 to `most`."""
-    if text is None:
-        return default
-    if not (text.isdecimal() and 1 <= int(text) <= most):
-        raise LabError(f"{option}: {text!r} is no whole number from 1 to {most}")
-    return int(text)

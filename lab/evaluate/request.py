@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lab.bench.request import known, whole
 from lab.evaluate.variants import VARIANTS
+from lab.options import known, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable

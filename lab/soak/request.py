@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lab.errors import LabError
+from lab.options import number
 
 if TYPE_CHECKING:
     import argparse
@@ -58,20 +59,8 @@ def request(arguments: argparse.Namespace) -> Request:
         raise LabError(f"--seed: {arguments.seed!r} is no whole number")
     fresh = random.SystemRandom().randrange(1_000_000)
     return Request(
-        minutes=_number("--minutes", arguments.minutes, 30, _LEAST_MINUTES, _MOST_MINUTES),
-        rekey_every=_number("--rekey-every", arguments.rekey_every, 5, 0, _MOST_REKEY),
+        minutes=number("--minutes", arguments.minutes, 30, _LEAST_MINUTES, _MOST_MINUTES),
+        rekey_every=number("--rekey-every", arguments.rekey_every, 5, 0, _MOST_REKEY),
         seed=fresh if arguments.seed is None else int(arguments.seed),
         json=arguments.format == "json",
     )
-
-
-def _number(option: str, text: str | None, default: float, least: float, most: float) -> float:
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not least <= value <= most:
-        raise LabError(f"{option}: {text!r} is no number from {least:g} to {most:g}")
-    return value
