@@ -5,5 +5,5 @@
     tunnel.py      what a gateway granted -> addresses, routes, resolvers; nonsense is refused
     killswitch.py  the table that lets nothing out beside the tunnel
 
-Not here: the login itself (control/login.py), the devices (supervisor.py).
+Not here: the login itself (control/client.py), the devices (supervisor.py).
 """

@@ -4,7 +4,7 @@ What was there is kept in the run folder until it is back: a client that was kil
 the next one's start. The file is written in place, never replaced: in a container it is a mount.
 If somebody else wrote it meanwhile, that stays.
 
-Not here: who says which resolvers (link.py, control/login.py).
+Not here: who says which resolvers (link.py, control/client.py).
 """
 
 from __future__ import annotations
