@@ -15,6 +15,7 @@ import msgspec
 from gateway.config import shape
 from gateway.config.structs import Bans, Client, Group, Rule, Users
 from gateway.protocol.login import MAX_DOMAINS, MAX_RESOLVERS, MAX_ROUTES
+from gateway.system.resolver import is_domain
 
 if TYPE_CHECKING:
     from gateway.config.reader import Reader
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 MAX_NAME: Final = 31
 """Characters of a user's, a device's and a group's name: `user@device` must fit a peer's 63."""
 SMALLEST_POOL: Final = 4  # addresses: the network's, ours, one user's, the broadcast
-_SEARCH: Final = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9-]{1,63}"
 
 
 def users(reader: Reader, table: dict[str, Any]) -> Users:
@@ -42,7 +42,7 @@ def users(reader: Reader, table: dict[str, Any]) -> Users:
         if (count := len(getattr(given, key))) > most:
             raise reader.error(f"users.{key}", f"has {count} entries; a client takes {most}")
     for i, name in enumerate(given.search):
-        if len(name) > 253 or not re.fullmatch(_SEARCH, name):
+        if not is_domain(name):
             raise reader.error(f"users.search[{i}]", f"{name!r} is no domain")
     return Users(
         database=reader.path.parent / given.database,
